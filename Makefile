@@ -1,0 +1,61 @@
+# `make demo` and `make test` are all that a fresh machine needs: they create the environment first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STORE  ?=
+# The CPU build where the index offers one; a CUDA build of the same version elsewhere. The rest is locked by hash.
+TORCH  := torch==2.13.0
+PACKAGES := cli components flows infra registry
+# torch and the CUDA libraries that only its Linux build names: their files differ between indexes, so no hash fits all.
+UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+  nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+  nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+.PHONY: help setup demo serve test test-s3 lint format lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## create .venv and install the locked dependencies
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Oubli needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## train, remove 25 samples, compare with retraining (STORE=s3://bucket/prefix for S3)
+	$(if $(STORE),OUBLI_STORE=$(STORE)) $(BIN)/oubli demo
+
+serve: setup ## MLflow and Prefect UIs on the local store
+	$(BIN)/oubli serve
+
+test: setup ## every test that needs no outside service
+	$(BIN)/python -m pytest
+
+test-s3: setup ## the tests marked s3; the server is named by the environment (tests/README.md)
+	$(BIN)/python -m pytest -m s3
+
+lint: setup ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy reads sources, not the editable install's finder: show it the mapped packages as folders.
+	@mkdir -p build/mypy/oubli && for p in $(PACKAGES); do ln -sfn ../../../$$p build/mypy/oubli/$$p; done
+	MYPYPATH=build/mypy $(BIN)/mypy
+
+format: setup ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve requirements.lock anew
+	test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv; }
+	build/lock/bin/uv pip compile pyproject.toml --extra demo --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command "make lock" \
+	  $(addprefix --no-emit-package ,$(UNLOCKED)) --quiet --output-file requirements.lock
+
+clean: ## remove the environment and everything the demo made
+	rm -rf $(VENV) .oubli build *.egg-info
