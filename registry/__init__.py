@@ -1,0 +1,1 @@
+"""Side effects: object storage, removal sets, training records, MLflow."""
