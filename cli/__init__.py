@@ -1,0 +1,1 @@
+"""The `oubli` command."""

@@ -1,0 +1,68 @@
+"""`oubli show`: lineage and evidence of one version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="Registered model.", show_default=False)],
+    version: Annotated[str, typer.Argument(help="Version number.", show_default=False)],
+) -> None:
+    """Show where a version comes from and what was measured on it.
+
+    Example: oubli show digits-cnn 2
+    """
+    from rich.console import Console
+
+    from oubli.cli.tables import evidence_table, facts_table
+    from oubli.registry.model_registry import ModelRegistry
+    from oubli.registry.settings import load_settings
+
+    console = Console()
+    registry = ModelRegistry(load_settings())
+    shown = registry.version(name, version)
+    console.print(facts_table(shown.label, _lineage(registry, shown)))
+    run = registry.client.get_run(shown.run_id) if shown.run_id else None
+    if run is None:
+        console.print("No MLflow run belongs to this version, so nothing was measured.")
+        return
+    metrics = run.data.metrics
+    columns = {"Parent": "parent_", "This version": "", "Retrained": "retrained_"}
+    measured = {heading: prefix for heading, prefix in columns.items() if f"{prefix}test_loss" in metrics}
+    console.print(evidence_table("Measured", measured, metrics))
+    if "parameter_distance_to_retrained" in metrics:
+        console.print(
+            f"Distance to the retrained weights: {metrics['parameter_distance_to_retrained']:.2e} of the parent's."
+        )
+    console.print("A record of what was run and measured. It does not prove that nothing of the samples is left.")
+
+
+def _lineage(registry: ModelRegistry, shown: RegisteredVersion) -> list[tuple[str, str]]:
+    aliases = ", ".join(f"@{alias}" for alias in registry.aliases(shown)) or "none"
+    rows = [("Aliases", aliases), ("Lineage", _ancestry(registry, shown)), ("MLflow run", shown.run_id or "none")]
+    run = registry.client.get_run(shown.run_id) if shown.run_id else None
+    if run is not None:
+        rows += [(_title(key), value) for key, value in run.data.params.items()]
+    digest = shown.tags.get("oubli.weights_sha256")
+    return rows + ([("Weights SHA-256", digest)] if digest else [])
+
+
+def _ancestry(registry: ModelRegistry, version: RegisteredVersion) -> str:
+    """'3 (unlearned) from 2 (unlearned) from 1 (trained)'."""
+    steps = []
+    while True:
+        steps.append(f"{version.version} ({version.tags.get('oubli.method', 'registered elsewhere')})")
+        parent = version.tags.get("oubli.parent_version")
+        if parent is None:
+            return " from ".join(steps)
+        version = registry.version(version.name, parent)
+
+
+def _title(param: str) -> str:
+    return param.replace("_", " ").capitalize().replace("sha256", "SHA-256")

@@ -1,0 +1,83 @@
+"""What people read on a terminal: outcomes, versions, evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from oubli.registry.removal_job import RemovalOutcome, Status
+
+if TYPE_CHECKING:
+    from oubli.registry.model_registry import RegisteredVersion
+
+_STYLES = {
+    Status.REGISTERED: "green",
+    Status.ALREADY_DONE: "cyan",
+    Status.NOTHING_TO_REMOVE: "cyan",
+    Status.REFUSED: "red",
+}
+_SETS = {"forget": "Forget", "retained": "Retained", "test": "Test"}
+
+
+def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
+    """One headline, the counts, and for a refusal every reason and what to do."""
+    console.print(f"[bold {_STYLES[outcome.status]}]{outcome.headline}[/]")
+    parts = [f"{outcome.removed} samples removed from version {outcome.parent_version}"]
+    if outcome.status is Status.REFUSED:
+        parts = [f"{outcome.removed} samples stay in version {outcome.parent_version}"]
+    if outcome.already_removed:
+        parts.append(f"{outcome.already_removed} had been removed before")
+    if outcome.unknown:
+        parts.append(f"{outcome.unknown} ids are not in the training data")
+    console.print("; ".join(parts) + ".")
+    for reason in outcome.reasons:
+        console.print(f"  - {reason}")
+    if outcome.advice:
+        console.print(outcome.advice, soft_wrap=True)
+    if outcome.version:
+        console.print(f"Evidence: oubli show {outcome.model} {outcome.version}", soft_wrap=True)
+
+
+def print_trained(console: Console, version: RegisteredVersion) -> None:
+    console.print(f"[bold green]{version.name}: version {version.version} registered[/]")
+    console.print(version.description)
+    console.print(f"Evidence: oubli show {version.name} {version.version}", soft_wrap=True)
+
+
+def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str, float]) -> Table:
+    """Loss and accuracy on the three sets for several models. `columns`: heading -> prefix of the metrics' names."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for key, name in _SETS.items():
+        for measure in ("loss", "accuracy"):
+            values = [metrics.get(f"{prefix}{key}_{measure}") for prefix in columns.values()]
+            if any(value is not None for value in values):
+                table.add_row(f"{name} {measure}", *(_cell(value, measure) for value in values))
+    gradients = [metrics.get(f"{prefix}retained_gradient_norm") for prefix in columns.values()]
+    if any(value is not None for value in gradients):
+        table.add_row("Retained gradient norm", *("-" if value is None else f"{value:.2e}" for value in gradients))
+    seconds = [metrics.get(f"{prefix}seconds") for prefix in columns.values()]
+    if any(value is not None for value in seconds):
+        table.add_row("Seconds", *("-" if value is None else f"{value:.2f}" for value in seconds))
+    return table
+
+
+def facts_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Two columns: a name and its value."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _cell(value: float | None, measure: str) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f} %" if measure == "accuracy" else f"{value:.4f}"

@@ -1,0 +1,50 @@
+"""`oubli train`: train a model with its training record, or retrain one without removed samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oubli.components.errors import ConfigurationError
+
+
+def train(
+    spec: Annotated[
+        Path | None, typer.Argument(help="TOML file: model, data, recipe (docs/train.md).", show_default=False)
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Retrain this version's recipe: NAME, NAME@alias or NAME/version.", show_default=False
+        ),
+    ] = None,
+    removals: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --from: train without these samples, and without any removed before.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Train a model and register it with its training record, or retrain one without removed samples.
+
+    Examples: oubli train digits.toml
+
+    oubli train --from digits-cnn --removals removals.csv
+    """
+    from rich.console import Console
+
+    from oubli.cli.tables import print_trained
+    from oubli.cli.toml import read_toml
+    from oubli.flows.train import retrain as retrain_flow
+    from oubli.flows.train import train as train_flow
+    from oubli.registry.train_spec import TrainSpec
+
+    if (spec is None) == (source is None) or (removals and source is None):
+        raise ConfigurationError(
+            "Either a TOML file or --from is needed, and --removals goes with --from.",
+            remedy="See oubli train --help.",
+        )
+    trained = train_flow(read_toml(spec, TrainSpec)) if spec is not None else retrain_flow(source, removals or [])
+    print_trained(Console(), trained)

@@ -1,0 +1,62 @@
+"""`oubli unlearn`: remove samples from a registered model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SelectionChoice(StrEnum):
+    """`Selection`'s values, without importing what it needs."""
+
+    auto = "auto"
+    l_foci = "l_foci"
+    full = "full"
+
+
+def unlearn(
+    model: Annotated[
+        str, typer.Option(help="NAME (the head of its lineage), NAME@alias or NAME/version.", show_default=False)
+    ],
+    removals: Annotated[
+        list[str],
+        typer.Option(
+            help="Removal set: URI or path of a Parquet, CSV or JSON-lines file with a sample_id or subject_id column. "
+            "May be given more than once.",
+            show_default=False,
+        ),
+    ],
+    selection: Annotated[
+        SelectionChoice, typer.Option(help="Parameters to update: all, or the Markov blanket that L-FOCI selects.")
+    ] = SelectionChoice.auto,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with further settings (README.md, 'Settings of a removal').", show_default=False),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also retrain without the samples and report both. Slow.")
+    ] = False,
+) -> None:
+    """Remove samples from a registered model and register the result, or refuse with reasons.
+
+    Example: oubli unlearn --model digits-cnn --removals s3://bucket/removals/today.csv
+
+    Running it again resumes what was interrupted, and makes no second version of what is done. Exit status 3 means
+    refused: the model needs retraining (oubli train --from NAME --removals URI).
+    """
+    from rich.console import Console
+
+    from oubli.cli.tables import print_outcome
+    from oubli.cli.toml import read_toml
+    from oubli.flows.unlearn import unlearn as unlearn_flow
+    from oubli.registry.removal_job import Status, UnlearnConfig
+
+    chosen = {"selection": selection.value, "compare_with_retraining": compare}
+    settings = read_toml(config, UnlearnConfig, defaults=chosen) if config else UnlearnConfig.model_validate(chosen)
+    outcome = unlearn_flow(model, removals, settings)
+    print_outcome(Console(), outcome)
+    if outcome.status is Status.REFUSED:
+        raise typer.Exit(3)

@@ -1,0 +1,1 @@
+"""Thin orchestration: a flow only sequences, a task wraps one call."""

@@ -1,0 +1,121 @@
+"""Fetch: find model, record, data and removal set; name the outcome; keep the parent's weights in the work area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from oubli.components.errors import RemovalSetError, TrainingDataError
+from oubli.flows.stages.register import finished_outcome
+from oubli.registry.digests import digest_key, keyed_digest
+from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.object_store import store_for
+from oubli.registry.recipe import Recipe
+from oubli.registry.removal_job import RemovalJob, RemovalOutcome, Status, UnlearnConfig, outcome_digest
+from oubli.registry.removal_set import ResolvedRemoval, read_removal_set
+from oubli.registry.removed_ids import removed_before
+from oubli.registry.settings import Settings
+from oubli.registry.training_data import TrainingData
+from oubli.registry.training_record import Split
+from oubli.registry.weights import save_weights, weights_digest
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A removal set resolved against the version it is to be removed from."""
+
+    registry: ModelRegistry
+    parent: RegisteredVersion
+    recipe: Recipe
+    before: dict[str, str]
+    resolved: ResolvedRemoval
+
+
+def check_removals(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> None:
+    """Raise what `fetch` would: for removal files that are looked at one by one before they are taken together."""
+    _request(settings, model, removals, config)
+
+
+def fetch(
+    settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig
+) -> RemovalJob | RemovalOutcome:
+    """The job to do, or the outcome where this very removal has been done, refused, or leaves nothing to do.
+
+    Everything that can be wrong with the request is found here, before anything is computed.
+    """
+    request = _request(settings, model, removals, config)
+    registry, parent, resolved = request.registry, request.parent, request.resolved
+    counts = {"already_removed": len(resolved.already_removed), "unknown": len(resolved.unknown_rows)}
+
+    if not resolved.new_ids:
+        return RemovalOutcome(
+            status=Status.ALREADY_DONE if resolved.already_removed else Status.NOTHING_TO_REMOVE,
+            outcome=parent.tags.get("oubli.outcome", ""),
+            model=parent.name,
+            parent_version=parent.tags.get("oubli.parent_version", parent.version),
+            version=parent.version,
+            run_id=parent.run_id,
+            removed=0,
+            **counts,
+        )
+
+    weights = registry.weights(parent)
+    request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
+    removal_digest = keyed_digest(digest_key(store_for(settings.store_root), settings.store_root), resolved.new_ids)
+    job = RemovalJob(
+        outcome=outcome_digest(
+            model=parent.name,
+            parent_version=parent.version,
+            weights_sha256=weights_digest(weights),
+            removal_digest=removal_digest,
+            config=config,
+        ),
+        store_root=settings.store_root,
+        model=parent.name,
+        parent_version=parent.version,
+        removal_digest=removal_digest,
+        config=config,
+    )
+    if (earlier := finished_outcome(registry, job)) is not None:
+        return earlier
+
+    def write(folder: Path) -> dict[str, Any]:
+        save_weights(weights, folder / "weights.safetensors")
+        pq.write_table(pa.table({"sample_id": list(resolved.new_ids)}), folder / "removed.parquet")
+        return {
+            "request_ids": list(resolved.request_ids),
+            "removed": len(resolved.new_ids),
+            "removed_before": len(request.before),
+            **counts,
+        }
+
+    job.area.run("fetch", write)
+    return job
+
+
+def _request(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> _Request:
+    registry = ModelRegistry(settings)
+    parent = registry.resolve(model)
+    recipe = Recipe.of(registry.training_record(parent), settings)
+    removal_set = read_removal_set(removals)
+    before = removed_before(parent)
+    data = TrainingData.of(recipe.record)
+    ids = data.ids()
+    resolved = removal_set.resolve(ids, frozenset(before), unknown=config.unknown_ids)
+    if len(resolved.new_ids) + len(before) >= len(ids):
+        raise RemovalSetError(
+            f"The removal set takes all {len(ids) - len(before)} samples that {parent.label} still holds.",
+            remedy="Delete the model instead: nothing would be left to keep.",
+        )
+    if len(data.samples(Split.TEST)) == 0:
+        raise TrainingDataError(
+            f"The training data of {parent.label} has no rows whose {recipe.record.dataset.split.column} is "
+            f"{recipe.record.dataset.split.test!r}, so no update could be judged.",
+            remedy="Add held-out rows to the dataset and attach a record that names it.",
+        )
+    return _Request(registry, parent, recipe, before, resolved)

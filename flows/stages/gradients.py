@@ -1,0 +1,41 @@
+"""Gradients: the removed samples' loss gradients, summed, and the norm of each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oubli.components.gradients import per_sample_gradients
+from oubli.flows.stages.materials import Materials
+from oubli.registry.removal_job import RemovalJob
+from oubli.registry.settings import Settings
+from oubli.registry.weights import save_weights
+from oubli.registry.work_area import StageResult
+
+
+def gradients(settings: Settings, job: RemovalJob) -> StageResult:
+    """Writes `sum` (d,) and `norms` (m,), without the L2 term."""
+
+    def compute(folder: Path) -> dict[str, Any]:
+        materials = Materials(settings, job)
+        started = time.perf_counter()
+        total = torch.zeros_like(materials.theta)
+        norms = []
+        for chunk in per_sample_gradients(
+            materials.objective, materials.theta, materials.removed, budget_bytes=settings.memory_bytes
+        ):
+            total += chunk.sum(0)
+            norms.append(chunk.norm(dim=1))
+        all_norms = torch.cat(norms)
+        save_weights({"sum": total, "norms": all_norms}, folder / "gradients.safetensors")
+        return {
+            "seconds": time.perf_counter() - started,
+            "gradient_norm_of_sum": float(total.norm()),
+            "largest_gradient_norm": float(all_norms.max()),
+            "median_gradient_norm": float(all_norms.median()),
+        }
+
+    return job.area.run("gradients", compute)

@@ -1,0 +1,29 @@
+"""Retrain: the reference that a removal is measured against, trained without the removed samples."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from oubli.components.progress import Progress
+from oubli.flows.stages.materials import Materials
+from oubli.registry.removal_job import RemovalJob
+from oubli.registry.settings import Settings
+from oubli.registry.weights import save_weights
+from oubli.registry.work_area import StageResult
+
+
+def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
+    """Writes the retrained `weights`, buffers included."""
+
+    def compute(folder: Path) -> dict[str, Any]:
+        materials = Materials(settings, job)
+        samples = materials.retained_in_memory
+        started = time.perf_counter()
+        module = materials.recipe.train(samples, on_progress)
+        seconds = time.perf_counter() - started
+        save_weights(module.state_dict(), folder / "weights.safetensors")
+        return {"seconds": seconds}
+
+    return job.area.run("retrain", compute)

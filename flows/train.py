@@ -1,0 +1,45 @@
+"""The training flows: the first version of a model, and retraining where an update cannot be trusted."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+
+from oubli.flows.progress import progress
+from oubli.flows.retries import COMPUTES
+from oubli.flows.stages import train as stage
+from oubli.registry.model_registry import RegisteredVersion
+from oubli.registry.settings import load_settings
+from oubli.registry.train_spec import TrainSpec
+
+
+@task(name="train and register", **COMPUTES)
+def train_task(spec: TrainSpec) -> RegisteredVersion:
+    with progress(f"Training {spec.model}") as on_progress:
+        return stage.train(load_settings(), spec, on_progress)
+
+
+@task(name="retrain and register", **COMPUTES)
+def retrain_task(model: str, removals: list[str]) -> RegisteredVersion:
+    with progress(f"Retraining {model}") as on_progress:
+        return stage.retrain(load_settings(), model, removals, on_progress)
+
+
+@flow(name="train", flow_run_name="train-{spec.model}")
+def train(spec: TrainSpec) -> RegisteredVersion:
+    """Train a model, register it with its training record, and set its alias.
+
+    Args:
+        spec: The model's name, data, recipe and alias.
+    """
+    return train_task(spec)
+
+
+@flow(name="retrain", flow_run_name="retrain-{model}")
+def retrain(model: str, removals: list[str]) -> RegisteredVersion:
+    """Train a registered version's recipe again without removed samples; the result becomes the challenger.
+
+    Args:
+        model: NAME, NAME@alias or NAME/version.
+        removals: URIs of removal sets; may be empty, to leave out only what earlier versions removed.
+    """
+    return retrain_task(model, removals)

@@ -1,0 +1,1 @@
+"""What runs Oubli elsewhere: deployments and service settings."""

@@ -1,0 +1,238 @@
+"""A removal from end to end, stage by stage, without Prefect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import blobs
+import mlflow
+import numpy as np
+import pytest
+
+from oubli.flows.stages.fetch import fetch
+from oubli.flows.stages.train import retrain, train
+from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.object_store import store_for
+from oubli.registry.registration import set_alias
+from oubli.registry.removal_job import RemovalJob, Selection, Status, UnlearnConfig
+from oubli.registry.removed_ids import removed_before
+from oubli.registry.settings import Settings
+from oubli.registry.training_record import FactoryReference
+
+COMPARED = UnlearnConfig(compare_with_retraining=True)
+
+
+@pytest.fixture(scope="module")
+def removals(settings: Settings) -> str:
+    return blobs.sample_removals(settings, "ten.csv", range(1, 13))
+
+
+@pytest.fixture(scope="module")
+def registry(settings: Settings) -> ModelRegistry:
+    return ModelRegistry(settings)
+
+
+@pytest.fixture(scope="module")
+def before(registry: ModelRegistry, convex: RegisteredVersion) -> dict[str, object]:
+    """Everything MLflow says of version 1 before anything is removed."""
+    return _snapshot(registry, convex)
+
+
+@pytest.fixture(scope="module")
+def unlearned(
+    settings: Settings, registry: ModelRegistry, convex: RegisteredVersion, removals: str, before: dict[str, object]
+) -> RegisteredVersion:
+    """Version 2, without ten samples."""
+    outcome = blobs.remove(settings, "convex@champion", [removals], COMPARED)
+    assert outcome.status is Status.REGISTERED
+    assert (outcome.version, outcome.removed, outcome.already_removed, outcome.unknown) == ("2", 10, 0, 0)
+    return registry.version("convex", "2")
+
+
+def _snapshot(registry: ModelRegistry, version: RegisteredVersion) -> dict[str, object]:
+    found = registry.client.get_model_version(version.name, version.version)
+    run = registry.client.get_run(version.run_id)
+    weights = {name: tensor.numpy().tobytes() for name, tensor in registry.weights(version).items()}
+    return {"version": dict(found) | {"aliases": None}, "run": run.to_dictionary(), "weights": weights}
+
+
+def test_version_1_is_untouched(
+    registry: ModelRegistry, convex: RegisteredVersion, before: dict[str, object], unlearned: RegisteredVersion
+) -> None:
+    assert _snapshot(registry, convex) == before
+    assert registry.aliases(convex) == ["champion"]
+    assert registry.aliases(unlearned) == ["challenger"]
+
+
+def test_update_lands_where_retraining_does(registry: ModelRegistry, unlearned: RegisteredVersion) -> None:
+    metrics = registry.client.get_run(unlearned.run_id).data.metrics
+    # float32 weights: rounding alone is about 1e-5 of the distance that removing ten samples moves them.
+    assert metrics["parameter_distance_to_retrained"] < 1e-3
+    assert metrics["retained_gradient_norm"] < 1e-3 * metrics["parent_retained_gradient_norm"]
+    assert metrics["test_loss"] == pytest.approx(metrics["retrained_test_loss"], abs=1e-5)
+
+
+def test_loads_through_pyfunc_with_the_parents_signature(
+    registry: ModelRegistry, convex: RegisteredVersion, unlearned: RegisteredVersion
+) -> None:
+    parent, child = (mlflow.pyfunc.load_model(version.uri) for version in (convex, unlearned))
+    assert child.metadata.signature == parent.metadata.signature
+    inputs = np.random.default_rng(1).normal(size=(5, blobs.FEATURES)).astype(np.float32)
+    assert child.predict(inputs).shape == (5, blobs.CLASSES)
+    assert not np.array_equal(child.predict(inputs), parent.predict(inputs))
+
+
+def test_params_and_metrics_line_up_with_the_parents(
+    registry: ModelRegistry, convex: RegisteredVersion, unlearned: RegisteredVersion
+) -> None:
+    parent, child = (registry.client.get_run(version.run_id).data for version in (convex, unlearned))
+    assert set(parent.params) == set(child.params)
+    assert set(parent.metrics) <= set(child.metrics)
+    assert child.params["parent_version"] == "1"
+    assert child.params["method"] == "unlearned"
+    assert child.metrics["parent_test_loss"] == pytest.approx(parent.metrics["test_loss"])
+
+
+def test_no_ids_reach_mlflow(registry: ModelRegistry, unlearned: RegisteredVersion) -> None:
+    run = registry.client.get_run(unlearned.run_id)
+    shown = [str(run.to_dictionary()), unlearned.description, str(dict(unlearned.tags))]
+    folder = mlflow.artifacts.download_artifacts(run_id=unlearned.run_id)
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    assert {"evidence.json", "config.json", "training_record.json"} <= {path.name for path in files}
+    shown += [path.name for path in files] + [path.read_text() for path in files]
+    assert not any("sample-0" in text or "person-0" in text for text in shown)
+
+
+def test_same_removal_again_makes_no_third_version(
+    settings: Settings, registry: ModelRegistry, unlearned: RegisteredVersion, removals: str
+) -> None:
+    for model in ("convex@champion", "convex/1", "convex"):
+        outcome = blobs.remove(settings, model, [removals], COMPARED)
+        assert outcome.status is Status.ALREADY_DONE
+        assert outcome.version == "2"
+    assert len(registry.client.search_model_versions("name = 'convex'")) == 2
+
+
+def test_same_ids_in_another_file_order_and_format_are_the_same_removal(
+    settings: Settings, unlearned: RegisteredVersion
+) -> None:
+    lines = [f'{{"sample_id": "sample-{number:04d}"}}' for number in reversed(range(1, 13)) if number % 6]
+    again = blobs.write_removals(settings, "ten.jsonl", "\n".join([*lines, lines[0]]))
+    outcome = blobs.remove(settings, "convex/1", [again], COMPARED)
+    assert (outcome.status, outcome.version) == (Status.ALREADY_DONE, "2")
+
+
+def test_next_removal_builds_on_the_challenger(
+    settings: Settings, registry: ModelRegistry, unlearned: RegisteredVersion
+) -> None:
+    removals = blobs.write_removals(settings, "person.csv", "subject_id\nperson-010\n")
+    more = blobs.sample_removals(settings, "overlap.csv", range(1, 4))
+    outcome = blobs.remove(settings, "convex", [removals, more])
+    assert (outcome.status, outcome.parent_version, outcome.version) == (Status.REGISTERED, "2", "3")
+    # A person's training rows: one of the four is a test row. The three others were removed by version 2.
+    assert (outcome.removed, outcome.already_removed) == (3, 3)
+    third = registry.version("convex", "3")
+    assert registry.client.get_run(third.run_id).data.params["removed_in_all"] == "13"
+    assert set(removed_before(third)) == {
+        *(f"sample-{number:04d}" for number in (*range(1, 6), *range(7, 12), 40, 41, 43))
+    }
+
+
+def test_retraining_leaves_out_what_was_removed(
+    settings: Settings, registry: ModelRegistry, unlearned: RegisteredVersion
+) -> None:
+    retrained = retrain(settings, "convex/2", [blobs.sample_removals(settings, "two.csv", range(13, 15))])
+    assert len(removed_before(retrained)) == 12
+    run = registry.client.get_run(retrained.run_id).data
+    assert run.metrics["retained_samples"] == 200 - 12
+    assert run.params["method"] == "retrained"
+    assert registry.aliases(retrained) == ["challenger"]
+
+
+def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
+    factory = FactoryReference(target="blob_network:build", kwargs={"width": 12})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,blob_network")
+        allowing = Settings()
+        train(
+            allowing,
+            blobs.spec(
+                "network",
+                data_uri,
+                factory=factory,
+                retrain=FactoryReference(
+                    target=f"{blobs.REFERENCE}.training:fit_minibatch", kwargs={"epochs": 40, "batch_size": 32}
+                ),
+                convex=False,
+            ),
+        )
+        removals = blobs.sample_removals(allowing, "five.csv", range(1, 7))
+        outcome = blobs.remove(
+            allowing, "network", [removals], UnlearnConfig(perturbations=200, max_test_accuracy_drop=0.05)
+        )
+    assert outcome.status is Status.REGISTERED
+    parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
+    moved = {name for name in parent if not bool((parent[name] == child[name]).all())}
+    assert moved
+    # LayerNorm belongs to no slice, so the update cannot touch it.
+    assert not any("norm" in name for name in moved)
+
+
+def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
+    train(settings, blobs.spec("refused", data_uri))
+    # All training samples of class 0: test accuracy must fall by about a third.
+    labels = blobs.table().column("label").to_pylist()
+    rows = [f"sample-{number:04d}" for number, label in enumerate(labels) if label == 0 and number % blobs.TEST_EVERY]
+    removals = blobs.write_removals(settings, "class-0.csv", "\n".join(["sample_id", *rows]))
+    outcome = blobs.remove(settings, "refused", [removals])
+    assert outcome.status is Status.REFUSED
+    assert outcome.version is None
+    assert "Test accuracy fell by" in outcome.reasons[0]
+    assert "oubli train --from refused/1" in outcome.advice
+    assert len(registry.client.search_model_versions("name = 'refused'")) == 1
+    run = registry.client.get_run(outcome.run_id)
+    assert run.data.params["verdict"] == "refused"
+    assert run.info.status == "FINISHED"
+    # The same request again is answered from the record, without another run.
+    assert blobs.remove(settings, "refused", [removals]) == outcome
+
+
+def test_a_version_deleted_by_hand_is_made_again(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
+    train(settings, blobs.spec("deleted", data_uri))
+    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    first = blobs.remove(settings, "deleted@champion", [removals])
+    registry.client.delete_model_version("deleted", first.version)
+    second = blobs.remove(settings, "deleted@champion", [removals])
+    assert (second.status, second.version) == (Status.REGISTERED, "3")
+    assert second.outcome == first.outcome
+
+
+def test_alias_of_someone_elses_version_is_not_taken_for_the_head(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    train(settings, blobs.spec("foreign", data_uri))
+    other = train(settings, blobs.spec("foreign", data_uri, seed=1, alias="candidate"))
+    set_alias(registry, other, "challenger")
+    assert registry.head("foreign").version == "1"
+
+
+def test_full_selection_of_a_convex_model_needs_no_blanket(settings: Settings, unlearned: RegisteredVersion) -> None:
+    removals = blobs.sample_removals(settings, "one.csv", range(1, 2))
+    job = fetch(settings, "convex/1", [removals], UnlearnConfig(selection=Selection.FULL))
+    assert isinstance(job, RemovalJob)
+    outcome = blobs.remove(settings, "convex/1", [removals], UnlearnConfig(selection=Selection.FULL))
+    assert job.area.require("blanket").facts["block"] == 21
+    assert outcome.outcome == job.outcome
+
+
+def test_register_again_after_a_crash_makes_no_second_version(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    train(settings, blobs.spec("twice", data_uri))
+    removals = blobs.sample_removals(settings, "four.csv", range(1, 5))
+    first = blobs.remove(settings, "twice@champion", [removals])
+    # As after a crash between making the version and recording that it was made.
+    store_for(settings.store_root).delete(f"{settings.store_root}/work/{first.outcome}/register/manifest.json")
+    second = blobs.remove(settings, "twice@champion", [removals])
+    assert (first.version, second.version) == ("2", "2")
+    assert second.status is Status.REGISTERED
