@@ -32,6 +32,8 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         # For what reads settings itself: flows, and processes that tests start.
         patch.setenv("OUBLI_HOME", str(home))
         patch.setenv("OUBLI_STORE", store)
+        # MLflow sets this one itself, for its children: without a value of ours it would be the last workspace's.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
         yield Settings()
     if store:
         objects = store_for(store)
