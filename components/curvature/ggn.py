@@ -1,0 +1,169 @@
+"""Generalised Gauss-Newton matrix of the mean loss.
+
+Axes: n samples, b samples of a chunk, C output elements of one sample, d_P parameters of the block.
+
+    G = (1/n) * sum_i J_i^T B_i J_i
+    J_i = d outputs_i / d w_P  (C, d_P),    B_i = Hessian of loss_i in outputs_i  (C, C)
+
+(Schraudolph, *Fast curvature matrix-vector products for second-order gradient descent*, Neural Computation 2002.)
+G equals the Hessian where the outputs are linear in the parameters, and is positive semi-definite where the loss is
+convex in the outputs. For a loss that is not, G may be indefinite; whoever solves with it must notice.
+
+The L2 term and any damping are not in G: they are multiples of the identity that a solver adds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, jacrev, vjp, vmap
+
+from oubli.components.chunking import (
+    MEMORY_BUDGET_BYTES,
+    activation_bytes,
+    first_sample,
+    pass_chunk,
+    samples_per_chunk,
+)
+from oubli.components.errors import IndefiniteCurvature
+from oubli.components.objective import Objective
+from oubli.components.restriction import Restriction
+from oubli.components.samples import Samples, SampleSource
+
+TRACE_PROBES = 16
+"""Hutchinson probes: the trace scales the damping, where a relative error of some per cent does not matter."""
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """G over `source`, at the weights and on the block of `restriction`.
+
+    Nothing is computed until a method is called, and nothing is kept.
+    """
+
+    restriction: Restriction
+    source: SampleSource
+    budget_bytes: int = MEMORY_BUDGET_BYTES
+
+    @property
+    def size(self) -> int:
+        """d_P."""
+        return self.restriction.size
+
+    def rank_bound(self) -> int:
+        """n * C: the number of rows of `factor`, which the rank of G cannot exceed."""
+        inputs = first_sample(self._objective, self.source)
+        with torch.no_grad():
+            return len(self.source) * self.restriction.outputs(self.restriction.values, inputs).numel()
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """G v for v (d_P,): one pass over the source, no matrix built."""
+        total = torch.zeros_like(vector)
+        for samples in self._batches():
+            _, weighted, pull_back = self._products(samples, vector)
+            total += pull_back(weighted)
+        return total / len(self.source)
+
+    def mean_diagonal(self) -> float:
+        """trace(G) / d_P, estimated with random signs (Hutchinson 1990).
+
+        The signs come from a fixed seed: the same block gives the same estimate.
+        """
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (TRACE_PROBES, self.size), generator=generator) * 2 - 1
+        total = 0.0
+        for samples in self._batches():
+            for probe in signs.to(self.restriction.values):
+                tangent, weighted, _ = self._products(samples, probe)
+                total += float((tangent * weighted).sum())
+        return total / (TRACE_PROBES * len(self.source) * self.size)
+
+    def dense(self) -> Tensor:
+        """G as a (d_P, d_P) matrix, symmetric."""
+        total = self.restriction.values.new_zeros(self.size, self.size)
+        for jacobian, inner in self._jacobians():
+            left = torch.bmm(inner, jacobian).flatten(0, 1)
+            total.addmm_(jacobian.flatten(0, 1).T, left)
+        # Rounding leaves it slightly asymmetric; Cholesky reads one triangle only.
+        return (total + total.T) / (2 * len(self.source))
+
+    def factor(self) -> Tensor:
+        """A (n * C, d_P) with A^T A = G.
+
+        Raises IndefiniteCurvature where some B_i has a negative eigenvalue: no real A exists.
+        """
+        rows = []
+        for jacobian, inner in self._jacobians():
+            eigenvalues, vectors = torch.linalg.eigh(inner)
+            rounding = inner.shape[-1] * torch.finfo(inner.dtype).eps * eigenvalues.abs().amax()
+            lowest = float(eigenvalues.min())
+            if lowest < -rounding:
+                raise IndefiniteCurvature(
+                    f"The loss is not convex in the outputs: its Hessian there has the eigenvalue {lowest:.3g}.",
+                    remedy="A factor A with A^T A = G does not exist; use the dense matrix or products.",
+                )
+            roots = eigenvalues.clamp(min=0).sqrt()[:, :, None] * vectors.transpose(1, 2)
+            rows.append(torch.bmm(roots, jacobian).flatten(0, 1))
+        return torch.cat(rows) / math.sqrt(len(self.source))
+
+    @property
+    def _objective(self) -> Objective:
+        return self.restriction.objective
+
+    def _batches(self) -> Iterator[Samples]:
+        # The graph of the gradient is kept beside the graph of the outputs.
+        chunk = pass_chunk(self._objective, self.source, self.budget_bytes // 2)
+        return map(self._objective.prepare, self.source.batches(chunk))
+
+    def _products(self, samples: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """J v and B J v for a batch, both in the outputs' shape (b, ...), and the product u -> J^T u.
+
+        J v is the derivative of u -> J^T u, which is linear: reverse mode twice serves every module that can be
+        trained, while forward mode needs rules that some layers lack.
+        """
+
+        def outputs_at(values: Tensor) -> Tensor:
+            return self.restriction.outputs(values, samples.inputs)
+
+        outputs, pull_back = vjp(outputs_at, self.restriction.values)[:2]
+        push_forward = vjp(lambda weights: pull_back(weights)[0], torch.zeros_like(outputs))[1]
+        tangent = push_forward(vector)[0].detach()
+
+        def total(at: Tensor) -> Tensor:
+            return self._objective.loss(at, samples.labels).sum()
+
+        # Samples do not meet in a sum of losses, so one product with its Hessian is B_i for every i.
+        weighted = grad(lambda at: (grad(total)(at) * tangent).sum())(outputs.detach())
+        return tangent, weighted.detach(), lambda weights: pull_back(weights)[0].detach()
+
+    def _jacobians(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of J (b, C, d_P) and B (b, C, C)."""
+        values = self.restriction.values
+        inputs = first_sample(self._objective, self.source)
+        shape = self.restriction.outputs(values, inputs).shape[1:]
+        elements = shape.numel()
+
+        def output(at: Tensor, one: Tensor) -> Tensor:
+            return self.restriction.outputs(at, one[None]).reshape(elements)
+
+        def loss(at: Tensor, label: Tensor) -> Tensor:
+            return self._objective.loss(at.reshape(1, *shape), label[None])[0]
+
+        # Per sample: J, the product B J, the touched tensors' own J before the block is taken, and C times
+        # the gradients of the activations.
+        space = self._objective.space
+        touched = sum(len(space.range_of(name)) for name in self.restriction.touched)
+        row_bytes = (2 * self.size + touched) * values.dtype.itemsize
+        sample_bytes = elements * (row_bytes + 2 * activation_bytes(self._objective, inputs))
+        jacobian_of = vmap(jacrev(output), in_dims=(None, 0))
+        inner_of = vmap(jacrev(jacrev(loss)))
+        for batch in self.source.batches(samples_per_chunk(sample_bytes, self.budget_bytes)):
+            samples = self._objective.prepare(batch)
+            with torch.no_grad():
+                at = self.restriction.outputs(values, samples.inputs).reshape(len(samples), elements)
+            jacobian = jacobian_of(values, samples.inputs).detach()
+            yield jacobian, inner_of(at, samples.labels).detach()

@@ -1,0 +1,97 @@
+"""The flat view of a module's parameters.
+
+Axes: d parameters (scalars) of the whole module, d_P of them in a block P.
+
+A parameter tensor's identity is its qualified name, as `named_parameters()` gives it (tied tensors appear once, under
+their first name); a scalar's identity is that name and its index, or its position in the flat vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from oubli.components.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """Names and shapes of a module's parameter tensors, in `named_parameters()` order."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> ParameterSpace:
+        """The space of `module`; ConfigurationError where it has no parameters, or complex or integer ones."""
+        named = dict(module.named_parameters())
+        if not named:
+            raise ConfigurationError(
+                f"{type(module).__name__} has no parameters.", remedy="Pass the module that was trained."
+            )
+        for name, parameter in named.items():
+            if not parameter.is_floating_point():
+                raise ConfigurationError(
+                    f"Parameter {name!r} has dtype {parameter.dtype}; floating point is needed.",
+                    remedy="Register what is not trained as a buffer, or convert it.",
+                )
+        return cls(tuple(named), tuple(parameter.shape for parameter in named.values()))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each tensor starts in the flat vector; one more entry than names, the last is d."""
+        return (0, *accumulate(shape.numel() for shape in self.shapes))
+
+    @property
+    def d(self) -> int:
+        """Number of scalar parameters."""
+        return self.offsets[-1]
+
+    def range_of(self, name: str) -> range:
+        """Flat positions of the tensor `name`."""
+        try:
+            position = self.names.index(name)
+        except ValueError:
+            raise ConfigurationError(
+                f"No parameter is called {name!r}.", remedy=f"The names are: {', '.join(self.names)}."
+            ) from None
+        return range(self.offsets[position], self.offsets[position + 1])
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """One (d,) vector from tensors by name; other names in the mapping (buffers) are left alone."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if name not in tensors or tensors[name].shape != shape:
+                found = tuple(tensors[name].shape) if name in tensors else "nothing"
+                raise ConfigurationError(
+                    f"Parameter {name!r}: expected shape {tuple(shape)}, found {found}.",
+                    remedy="Pass the weights of the same architecture.",
+                )
+        return torch.cat([tensors[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Views of `theta` (d,) by name, each in its shape; differentiable."""
+        if theta.shape != (self.d,):
+            raise ConfigurationError(
+                f"Expected a flat vector of {self.d} parameters, found shape {tuple(theta.shape)}.",
+                remedy="Flatten the weights with this ParameterSpace.",
+            )
+        return {
+            name: theta[start:end].view(shape)
+            for name, shape, start, end in zip(self.names, self.shapes, self.offsets, self.offsets[1:], strict=False)
+        }
+
+    def theta_of(self, module: nn.Module) -> Tensor:
+        """A copy of the module's weights as one (d,) vector, detached, in the module's dtype and device."""
+        return self.flatten({name: value.detach() for name, value in module.named_parameters()}).clone()
+
+    def write(self, theta: Tensor, module: nn.Module) -> None:
+        """Copy `theta` (d,) into the module's parameters, rounding to their dtype."""
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in self.unflatten(theta).items():
+                parameters[name].copy_(value)

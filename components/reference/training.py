@@ -1,0 +1,186 @@
+"""Reference trainers, for a first version and for retraining without the removed samples.
+
+Axes: n samples, b samples of a batch, d parameters.
+
+The contract of every retrainer:
+
+    retrain(module, samples, *, loss: LossFunction, l2: float, seed: int, **options) -> module
+
+trains `module` in place from the weights it comes with (a fresh initialisation), towards a minimiser of
+F(w) = mean loss + (l2/2) ||w||^2 over all parameters, and returns it in evaluation mode. It is a function of its
+arguments alone: the global random state is as before when it returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from oubli.components.chunking import pass_chunk
+from oubli.components.curvature.ggn import GaussNewton
+from oubli.components.errors import ConfigurationError, NumericalError
+from oubli.components.gradients import objective_gradient
+from oubli.components.losses import LossFunction
+from oubli.components.objective import Objective
+from oubli.components.progress import Progress
+from oubli.components.restriction import Restriction
+from oubli.components.samples import Samples
+from oubli.components.solvers import prepare_system
+
+CONVEX_TOLERANCE = 1e-9
+"""||grad F|| at which a convex model counts as trained; with l2 = 1e-3 the weights are then within 1e-6."""
+
+HANDOVER_TOLERANCE = 1e-5
+"""||grad F|| at which Newton steps take over from L-BFGS; they then square the error."""
+
+NEWTON_STEPS = 10
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Runs the body with torch's global generators at `seed`, and puts them back."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """`factory()` with an initialisation drawn from `seed`; the global random state is as before."""
+    with seeded(seed):
+        return factory()
+
+
+def fit_convex(
+    module: nn.Module,
+    samples: Samples,
+    *,
+    loss: LossFunction,
+    l2: float,
+    seed: int = 0,  # noqa: ARG001 - the contract of every retrainer; a convex optimum depends on no seed
+    tolerance: float = CONVEX_TOLERANCE,
+    max_iterations: int = 5000,
+    on_progress: Progress | None = None,
+) -> nn.Module:
+    """Minimise a strictly convex F in float64 until ||grad F|| <= `tolerance`: L-BFGS, then Newton steps.
+
+    L-BFGS alone stalls some digits short, where differences of F are rounding and its line search sees nothing.
+
+    The result is rounded to the module's own dtype: a float64 module keeps all digits. NumericalError where the
+    tolerance is not reached.
+    """
+    device = next(module.parameters()).device
+    objective = Objective(module, loss, l2, device=device, dtype=torch.float64)
+    theta = objective.theta()
+    prepared = objective.prepare(samples)
+    norm = start = _norm(objective, theta, prepared)
+
+    def report() -> None:
+        if on_progress is not None:
+            # Convergence is about linear: the logarithm of the gradient falls at a steady rate.
+            done = math.log(max(norm, tolerance) / start) / math.log(tolerance / start) if start > tolerance else 1.0
+            on_progress(min(1.0, max(0.0, done)))
+
+    if norm > tolerance:
+        theta = _descend(objective, theta, prepared, max(tolerance, HANDOVER_TOLERANCE), max_iterations)
+        norm = _norm(objective, theta, prepared)
+        report()
+    for _ in range(NEWTON_STEPS):
+        if not norm > tolerance:
+            break
+        system = prepare_system(GaussNewton(Restriction(objective, theta, None), prepared), theta.dtype)
+        theta = theta + system.solve(-objective_gradient(objective, theta, prepared), l2).x
+        norm = _norm(objective, theta, prepared)
+        report()
+    if not norm <= tolerance:
+        raise NumericalError(
+            f"Training stopped at a gradient norm of {norm:.3g}; {tolerance:.3g} is needed.",
+            remedy="Raise l2, normalise the inputs, or raise max_iterations.",
+        )
+    objective.space.write(theta, module)
+    return module.eval()
+
+
+def fit_minibatch(
+    module: nn.Module,
+    samples: Samples,
+    *,
+    loss: LossFunction,
+    l2: float,
+    seed: int,
+    epochs: int = 60,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    on_progress: Progress | None = None,
+) -> nn.Module:
+    """Minimise F by Adam on shuffled batches, the learning rate falling to 0 along a half cosine.
+
+    The L2 term is part of the loss (not decoupled weight decay), so that a minimiser is one of F. `seed` fixes the
+    shuffling and any dropout. Computes in the module's dtype. NumericalError where training diverges.
+    """
+    if epochs < 1 or batch_size < 1 or not learning_rate > 0:
+        raise ConfigurationError(
+            f"epochs = {epochs}, batch_size = {batch_size}, learning_rate = {learning_rate}: all must be positive.",
+            remedy="Leave them out for the defaults.",
+        )
+    first = next(module.parameters())
+    prepared = samples.to(first.device, first.dtype)
+    parameters = list(module.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    batches = math.ceil(len(prepared) / batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * batches)
+    shuffling = torch.Generator().manual_seed(seed)
+    module.train()
+    with seeded(seed):
+        for epoch in range(epochs):
+            order = torch.randperm(len(prepared), generator=shuffling).to(first.device)
+            for batch in prepared.select(order).batches(batch_size):
+                optimiser.zero_grad()
+                penalty = sum((one.square().sum() for one in parameters), start=first.new_zeros(()))
+                value = loss(module(batch.inputs), batch.labels).mean() + 0.5 * l2 * penalty
+                value.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+            if not math.isfinite(float(value.detach())):
+                raise NumericalError(
+                    f"Training diverged in epoch {epoch + 1}: the objective is {float(value.detach())}.",
+                    remedy=f"Lower the learning rate (now {learning_rate}), or normalise the inputs.",
+                )
+            if on_progress is not None:
+                on_progress((epoch + 1) / epochs)
+    return module.eval()
+
+
+def _descend(objective: Objective, start: Tensor, samples: Samples, tolerance: float, iterations: int) -> Tensor:
+    """L-BFGS from `start` until no gradient component exceeds tolerance / sqrt(d), or the line search gives up."""
+    theta = start.clone().requires_grad_(True)
+    chunk = pass_chunk(objective, samples)
+    optimiser = torch.optim.LBFGS(
+        [theta],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        history_size=50,
+        tolerance_grad=tolerance / math.sqrt(objective.space.d),
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        value = float(objective.penalty(theta.detach()))
+        gradient = objective.l2 * theta.detach()
+        for batch in samples.batches(chunk):
+            part = objective.losses(theta, batch).sum() / len(samples)
+            gradient += torch.autograd.grad(part, theta)[0]
+            value += float(part.detach())
+        theta.grad = gradient
+        return value
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return theta.detach()
+
+
+def _norm(objective: Objective, theta: Tensor, samples: Samples) -> float:
+    return float(objective_gradient(objective, theta, samples).norm())
