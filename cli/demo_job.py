@@ -79,8 +79,7 @@ def run_demo(console: Console, settings: Settings) -> None:
         outcomes.append(outcome)
     console.rule("Result", align="left")
     for model, outcome in zip(_MODELS, outcomes, strict=True):
-        if outcome.run_id is not None:
-            _print_comparison(console, registry, model, outcome)
+        _print_comparison(console, registry, model, outcome)
     _print_next_steps(console, registry, outcomes)
     console.print(f"{time.perf_counter() - started:.0f} s in all.")
 
@@ -147,14 +146,16 @@ def _ensure_trained(console: Console, registry: ModelRegistry, spec: TrainSpec) 
 
 
 def _print_comparison(console: Console, registry: ModelRegistry, model: _Model, outcome: RemovalOutcome) -> None:
+    if outcome.run_id is None:
+        return
     parent = registry.version(model.name, outcome.parent_version)
     metrics = dict(registry.client.get_run(outcome.run_id).data.metrics)
     if parent.run_id is not None:
-        metrics["parent_seconds"] = registry.client.get_run(parent.run_id).data.metrics["seconds"]
+        metrics["seconds_parent"] = registry.client.get_run(parent.run_id).data.metrics["seconds"]
     columns = {
-        f"Original (version {outcome.parent_version})": "parent_",
+        f"Original (version {outcome.parent_version})": "_parent",
         f"Unlearned (version {outcome.version or 'refused'})": "",
-        "Retrained without them": "retrained_",
+        "Retrained without them": "_retrained",
     }
     console.print(evidence_table(f"{model.title}: {_REMOVED} samples removed", columns, metrics))
 
@@ -162,20 +163,18 @@ def _print_comparison(console: Console, registry: ModelRegistry, model: _Model, 
 def _print_next_steps(console: Console, registry: ModelRegistry, outcomes: list[RemovalOutcome]) -> None:
     console.print("\nLook at it: run [bold]make serve[/bold], then open")
     for outcome in outcomes:
-        if outcome.version is None:
-            continue
-        parent = registry.version(outcome.model, outcome.parent_version)
-        runs = json.dumps(
-            {parent.run_id: outcome.parent_version, outcome.run_id: outcome.version}, separators=(",", ":")
-        )
-        name = json.dumps(outcome.model)
-        console.print(
-            f"  http://127.0.0.1:5000/#/compare-model-versions?name={quote(name)}&runs={quote(runs)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        if outcome.version is not None:
+            parent = registry.version(outcome.model, outcome.parent_version)
+            console.print(f"  {comparison_url(parent, outcome)}", soft_wrap=True, highlight=False)
     console.print("  http://127.0.0.1:4200/runs", highlight=False)
     console.print("Evidence in the terminal: " + ", ".join(_show_commands(outcomes)), soft_wrap=True)
+
+
+def comparison_url(parent: RegisteredVersion, outcome: RemovalOutcome) -> str:
+    """MLflow's page that compares a removal's version with its parent, on the local server."""
+    name = json.dumps(quote(parent.name))
+    versions = json.dumps({parent.version: parent.run_id, outcome.version: outcome.run_id}, separators=(",", ":"))
+    return f"http://127.0.0.1:5000/#/compare-model-versions?name={quote(name)}&runs={quote(versions)}"
 
 
 def _show_commands(outcomes: list[RemovalOutcome]) -> list[str]:

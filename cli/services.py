@@ -10,14 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from importlib.resources import as_file, files
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from oubli import infra
 from oubli.components.errors import ConfigurationError
 from oubli.registry.settings import Settings
 
+DEPLOYMENTS = Path(infra.__file__).with_name("prefect.yaml")
 HOST = "127.0.0.1"
 POOL = "oubli"
 _START_SECONDS = 120
@@ -69,8 +70,7 @@ class Services:
     def deploy(self) -> None:
         """Create the work pool and apply infra/prefect.yaml."""
         self._prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-        with as_file(files("oubli.infra") / "prefect.yaml") as path:
-            self._prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(path))
+        self._prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS))
 
     def start_worker(self) -> None:
         self._start("worker", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process")

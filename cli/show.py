@@ -33,8 +33,8 @@ def show(
         console.print("No MLflow run belongs to this version, so nothing was measured.")
         return
     metrics = run.data.metrics
-    columns = {"Parent": "parent_", "This version": "", "Retrained": "retrained_"}
-    measured = {heading: prefix for heading, prefix in columns.items() if f"{prefix}test_loss" in metrics}
+    columns = {"Parent": "_parent", "This version": "", "Retrained": "_retrained"}
+    measured = {heading: suffix for heading, suffix in columns.items() if f"test_loss{suffix}" in metrics}
     console.print(evidence_table("Measured", measured, metrics))
     if "parameter_distance_to_retrained" in metrics:
         console.print(

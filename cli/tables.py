@@ -48,20 +48,20 @@ def print_trained(console: Console, version: RegisteredVersion) -> None:
 
 
 def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str, float]) -> Table:
-    """Loss and accuracy on the three sets for several models. `columns`: heading -> prefix of the metrics' names."""
+    """Loss and accuracy on the three sets for several models. `columns`: heading -> suffix of the metrics' names."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for heading in columns:
         table.add_column(heading, justify="right")
     for key, name in _SETS.items():
         for measure in ("loss", "accuracy"):
-            values = [metrics.get(f"{prefix}{key}_{measure}") for prefix in columns.values()]
+            values = [metrics.get(f"{key}_{measure}{suffix}") for suffix in columns.values()]
             if any(value is not None for value in values):
                 table.add_row(f"{name} {measure}", *(_cell(value, measure) for value in values))
-    gradients = [metrics.get(f"{prefix}retained_gradient_norm") for prefix in columns.values()]
+    gradients = [metrics.get(f"retained_gradient_norm{suffix}") for suffix in columns.values()]
     if any(value is not None for value in gradients):
         table.add_row("Retained gradient norm", *("-" if value is None else f"{value:.2e}" for value in gradients))
-    seconds = [metrics.get(f"{prefix}seconds") for prefix in columns.values()]
+    seconds = [metrics.get(f"seconds{suffix}") for suffix in columns.values()]
     if any(value is not None for value in seconds):
         table.add_row("Seconds", *("-" if value is None else f"{value:.2f}" for value in seconds))
     return table

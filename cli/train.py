@@ -41,10 +41,13 @@ def train(
     from oubli.flows.train import train as train_flow
     from oubli.registry.train_spec import TrainSpec
 
-    if (spec is None) == (source is None) or (removals and source is None):
+    if spec is not None and source is None and not removals:
+        trained = train_flow(read_toml(spec, TrainSpec))
+    elif source is not None and spec is None:
+        trained = retrain_flow(source, removals or [])
+    else:
         raise ConfigurationError(
             "Either a TOML file or --from is needed, and --removals goes with --from.",
             remedy="See oubli train --help.",
         )
-    trained = train_flow(read_toml(spec, TrainSpec)) if spec is not None else retrain_flow(source, removals or [])
     print_trained(Console(), trained)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prefect import flow, get_run_logger, task
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from oubli.components.errors import DataError, OubliError
 from oubli.flows.retries import READS_AND_WRITES

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -38,7 +40,8 @@ def _bar(description: str) -> Iterator[Progress]:
 
 def _page(description: str) -> Progress:
     logger = get_run_logger()
-    artifact = create_progress_artifact(progress=0.0, description=description)
+    # A coroutine only where an event loop runs, and tasks here are synchronous.
+    artifact = cast(UUID, create_progress_artifact(progress=0.0, description=description))
     shown = 0.0
 
     def report(fraction: float) -> None:

@@ -139,7 +139,8 @@ class ModelRegistry:
         return TrainingRecord.from_json(data)
 
     def signature(self, version: RegisteredVersion) -> ModelSignature | None:
-        return mlflow.models.get_model_info(version.uri).signature
+        signature: ModelSignature | None = mlflow.models.get_model_info(version.uri).signature
+        return signature
 
     def weights(self, version: RegisteredVersion) -> dict[str, Tensor]:
         """The version's state dict, read without unpickling.

@@ -39,14 +39,10 @@ def removed_before(version: RegisteredVersion) -> dict[str, str]:
     return dict(zip(table.column("sample_id").to_pylist(), table.column("outcome").to_pylist(), strict=True))
 
 
-def store_removed(
-    store_root: str, outcome: str, new_ids: Iterable[str], before: Mapping[str, str]
-) -> dict[str, str]:
+def store_removed(store_root: str, outcome: str, new_ids: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
     """Put the cumulative list on the store; the version tags that point to it."""
     rows = {**before, **dict.fromkeys(new_ids, outcome)}
-    table = pa.table(
-        {"sample_id": sorted(rows), "outcome": [rows[each] for each in sorted(rows)]}, schema=_SCHEMA
-    )
+    table = pa.table({"sample_id": sorted(rows), "outcome": [rows[each] for each in sorted(rows)]}, schema=_SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     uri = join(store_root, "removed", f"{outcome}.parquet")

@@ -86,8 +86,12 @@ class Materials:
 
     @cached_property
     def objective(self) -> Objective:
+        """The parent's, with its buffers."""
+        return self.objective_of(self.module)
+
+    def objective_of(self, module: nn.Module) -> Objective:
         return Objective(
-            self.module,
+            module,
             self.recipe.loss,
             self.recipe.record.l2,
             device=self.settings.torch_device(),

@@ -136,11 +136,11 @@ def _description(materials: Materials, evidence: Evidence) -> str:
         f"{evidence.params['removed']} samples removed from version {job.parent_version} without retraining "
         f"({evidence.params['removed_in_all']} since training).",
         "",
-        "| | parent | this version |" + (" retrained |" if "retrained_test_loss" in metrics else ""),
-        "|---|---|---|" + ("---|" if "retrained_test_loss" in metrics else ""),
+        "| | parent | this version |" + (" retrained |" if "test_loss_retrained" in metrics else ""),
+        "|---|---|---|" + ("---|" if "test_loss_retrained" in metrics else ""),
     ]
     for name in ("forget_loss", "retained_loss", "test_loss", "forget_accuracy", "retained_accuracy", "test_accuracy"):
-        cells = [metrics[key] for key in (f"parent_{name}", name, f"retrained_{name}") if key in metrics]
+        cells = [metrics[key] for key in (f"{name}_parent", name, f"{name}_retrained") if key in metrics]
         if cells:
             lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |")
     lines += ["", "A record of what was run and measured. It does not prove that nothing of the samples is left."]

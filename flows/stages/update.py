@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oubli.components.errors import IndefiniteCurvature
+from oubli.components.gradients import RemovedGradient
 from oubli.components.newton import newton_removal
 from oubli.components.progress import Progress
 from oubli.flows.stages.materials import Materials
@@ -40,7 +41,7 @@ def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = N
                 materials.objective,
                 materials.theta,
                 materials.retained,
-                materials.removed,
+                RemovedGradient(removed_gradient.to(materials.theta), len(materials.new_ids)),
                 block=block,
                 steps=job.config.steps or (_CONVEX_STEPS if convex else _NETWORK_STEPS),
                 damping=job.config.damping,

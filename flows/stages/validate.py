@@ -25,6 +25,7 @@ from oubli.components.gate import (
     UpdateEvidence,
     judge,
 )
+from oubli.components.objective import Objective
 from oubli.flows.stages.materials import Materials
 from oubli.registry.removal_job import RemovalJob
 from oubli.registry.settings import Settings
@@ -41,11 +42,12 @@ class _Measured:
     test: Evaluation
     gradient_norm: float
 
-    def metrics(self, prefix: str) -> dict[str, float]:
+    def metrics(self, suffix: str = "") -> dict[str, float]:
+        """By name. A suffix, so that MLflow's alphabetical pages show a figure of all models side by side."""
         named = {"forget": self.forget, "retained": self.retained, "test": self.test}
-        found = {f"{prefix}{name}_loss": one.loss for name, one in named.items()}
-        found |= {f"{prefix}{name}_accuracy": one.accuracy for name, one in named.items() if one.accuracy is not None}
-        return found | {f"{prefix}retained_gradient_norm": self.gradient_norm}
+        found = {f"{name}_loss{suffix}": one.loss for name, one in named.items()}
+        found |= {f"{name}_accuracy{suffix}": one.accuracy for name, one in named.items() if one.accuracy is not None}
+        return found | {f"retained_gradient_norm{suffix}": self.gradient_norm}
 
 
 def validate(settings: Settings, job: RemovalJob) -> StageResult:
@@ -54,9 +56,9 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
     def compute(_folder: Path) -> dict[str, Any]:
         materials = Materials(settings, job)
         started = time.perf_counter()
-        parent = _measure(materials, materials.theta)
+        parent = _measure(materials, materials.objective, materials.theta)
         metrics = {
-            **parent.metrics("parent_"),
+            **parent.metrics("_parent"),
             "forget_samples": len(materials.removed),
             "retained_samples": len(materials.retained),
             "test_samples": len(materials.test),
@@ -86,8 +88,8 @@ def _evidence(materials: Materials, parent: _Measured, metrics: dict[str, float]
             return EmptyBlockEvidence(candidates=materials.job.area.require("blanket").facts["candidate_slices"]), None
     # What is measured is the registered model: its weights rounded to its own number format.
     theta = materials.theta_of(_module(materials, "update"))
-    updated = _measure(materials, theta)
-    metrics |= updated.metrics("")
+    updated = _measure(materials, materials.objective, theta)
+    metrics |= updated.metrics()
     evidence = UpdateEvidence(
         convex=materials.recipe.record.convex,
         weights_finite=bool(torch.isfinite(theta).all()),
@@ -103,13 +105,14 @@ def _compare_with_retraining(materials: Materials, updated: Tensor | None, metri
     stage = materials.job.area.finished("retrain")
     if stage is None:
         return
-    module = _module(materials, "retrain")
-    retrained = materials.theta_of(module)
-    metrics |= _measure(materials, retrained, module).metrics("retrained_")
-    metrics["retrained_seconds"] = stage.facts["seconds"]
+    # An objective of its own: retraining also made its own buffers, batch-normalisation statistics among them.
+    objective = materials.objective_of(_module(materials, "retrain"))
+    retrained = objective.theta()
+    metrics |= _measure(materials, objective, retrained).metrics("_retrained")
+    metrics["seconds_retrained"] = stage.facts["seconds"]
     if updated is None:
         return
-    divergence = prediction_divergence(materials.objective, updated, retrained, materials.removed)
+    divergence = prediction_divergence((materials.objective, updated), (objective, retrained), materials.removed)
     if divergence is not None:
         metrics["forget_divergence_from_retrained"] = divergence
     if materials.recipe.record.convex:
@@ -117,8 +120,7 @@ def _compare_with_retraining(materials: Materials, updated: Tensor | None, metri
         metrics["parameter_distance_to_retrained"] = parameter_distance(updated, retrained, relative_to=materials.theta)
 
 
-def _measure(materials: Materials, theta: Tensor, module: nn.Module | None = None) -> _Measured:
-    objective = materials.objective
+def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:
     return _Measured(
         forget=evaluate(objective, theta, materials.removed),
         retained=evaluate(objective, theta, materials.retained),
