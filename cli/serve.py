@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -23,6 +24,8 @@ def serve(
     from oubli.cli.services import Services
     from oubli.registry.settings import load_settings
 
+    # A service manager's stop must end the children as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     with Services(load_settings(), mlflow_port=mlflow_port, prefect_port=prefect_port) as services:
         with console.status("Starting MLflow and Prefect (about 15 s)"):

@@ -93,6 +93,8 @@ class Services:
             **os.environ,
             "PREFECT_API_URL": f"{self.prefect_url}/api",
             "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
+            # Its job runners serve features that nothing here uses, with a process each.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             # Absolute, because a worker runs each flow in a folder of its own.
             "OUBLI_HOME": str(self.settings.home.resolve()),
             "OUBLI_STORE": self.settings.store_root,

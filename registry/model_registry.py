@@ -11,6 +11,7 @@ Tags that Oubli writes on a model version:
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 TRAINED_ALIAS = "champion"
 UNLEARNED_ALIAS = "challenger"
+
+# MLflow's own messages repeat the URI they failed on.
+_PASSWORDS = re.compile(r"://[^/\s]*@")
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,8 @@ class ModelRegistry:
     def _missing(self, error: MlflowException, name: str, what: str) -> RegistryError | ConfigurationError:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return RegistryError(
-                f"MLflow at {_without_password(self.settings.tracking_uri)} failed: {error}.",
+                f"MLflow at {_without_password(self.settings.tracking_uri)} failed: "
+                f"{_PASSWORDS.sub('://', str(error))}.",
                 remedy="Check MLFLOW_TRACKING_URI and that the server runs.",
             )
         known = sorted(model.name for model in self.client.search_registered_models())

@@ -44,7 +44,8 @@ def read_pt2_weights(path: Path) -> dict[str, Tensor]:
             folder = _top_folder(archive)
             index: dict[str, Any] = json.loads(archive.read(f"{folder}/{_INDEX}"))["config"]
             return {name: _weight(archive, folder, name, entry) for name, entry in index.items()}
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        # RuntimeError: torch finds sizes, strides or offsets that the stored bytes do not hold.
         raise RegistryError(
             f"{path.name} cannot be read as a torch.export archive ({type(error).__name__}: {error}).",
             remedy="Log the model again with mlflow.pytorch.log_model(..., serialization_format='pt2').",
