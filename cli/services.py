@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,11 +49,11 @@ class Services:
             _signal_group(child, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
         for child in self._children.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _signal_group(child, signal.SIGKILL)
-                child.wait()
+            # Always: what a service forked may outlive it. A removal that this cuts short resumes at its stage.
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
 
     def start_pages(self) -> None:
         for name, port in self._ports.items():

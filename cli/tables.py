@@ -1,4 +1,7 @@
-"""What people read on a terminal: outcomes, versions, evidence."""
+"""What people read on a terminal: outcomes, versions, evidence.
+
+Names and ids are printed as Text: a square bracket in one is no markup of rich's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from oubli.registry.removal_job import RemovalOutcome, Status
 
@@ -24,7 +28,7 @@ _SETS = {"forget": "Forget", "retained": "Retained", "test": "Test"}
 
 def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
     """One headline, the counts, and for a refusal every reason and what to do."""
-    console.print(f"[bold {_STYLES[outcome.status]}]{outcome.headline}[/]")
+    console.print(Text(outcome.headline, style=f"bold {_STYLES[outcome.status]}"))
     parts = [f"{outcome.removed} samples removed from version {outcome.parent_version}"]
     if outcome.status is Status.REFUSED:
         parts = [f"{outcome.removed} samples stay in version {outcome.parent_version}"]
@@ -34,17 +38,17 @@ def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
         parts.append(f"{outcome.unknown} ids are not in the training data")
     console.print("; ".join(parts) + ".")
     for reason in outcome.reasons:
-        console.print(f"  - {reason}")
+        console.print(Text(f"  - {reason}"))
     if outcome.advice:
-        console.print(outcome.advice, soft_wrap=True)
+        console.print(Text(outcome.advice), soft_wrap=True)
     if outcome.version:
-        console.print(f"Evidence: oubli show {outcome.model} {outcome.version}", soft_wrap=True)
+        console.print(Text(f"Evidence: oubli show {outcome.model} {outcome.version}"), soft_wrap=True)
 
 
 def print_trained(console: Console, version: RegisteredVersion) -> None:
-    console.print(f"[bold green]{version.name}: version {version.version} registered[/]")
-    console.print(version.description)
-    console.print(f"Evidence: oubli show {version.name} {version.version}", soft_wrap=True)
+    console.print(Text(f"{version.name}: version {version.version} registered", style="bold green"))
+    console.print(Text(version.description))
+    console.print(Text(f"Evidence: oubli show {version.name} {version.version}"), soft_wrap=True)
 
 
 def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str, float]) -> Table:
@@ -69,11 +73,11 @@ def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str,
 
 def facts_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     """Two columns: a name and its value."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table
 
 

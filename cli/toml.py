@@ -23,6 +23,8 @@ def read_toml(path: Path, model: type[Model], *, defaults: Mapping[str, Any] | N
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.", remedy="Check the path.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}.", remedy="Correct the file.") from error
     try:

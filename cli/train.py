@@ -12,7 +12,7 @@ from oubli.components.errors import ConfigurationError
 
 def train(
     spec: Annotated[
-        Path | None, typer.Argument(help="TOML file: model, data, recipe (see examples/digits.toml).", show_default=False)
+        Path | None, typer.Argument(help="TOML file: model, data, recipe, as examples/digits.toml.", show_default=False)
     ] = None,
     source: Annotated[
         str | None,

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class SelectionChoice(StrEnum):
-    """`Selection`'s values, without importing what it needs."""
-
-    auto = "auto"
-    l_foci = "l_foci"
-    full = "full"
 
 
 def unlearn(
@@ -30,8 +21,9 @@ def unlearn(
         ),
     ],
     selection: Annotated[
-        SelectionChoice, typer.Option(help="Parameters to update: all, or the Markov blanket that L-FOCI selects.")
-    ] = SelectionChoice.auto,
+        Literal["auto", "l_foci", "full"],
+        typer.Option(help="Parameters to update: all, or the Markov blanket that L-FOCI selects."),
+    ] = "auto",
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file with further settings (README.md, 'Settings of a removal').", show_default=False),
@@ -54,7 +46,7 @@ def unlearn(
     from oubli.flows.unlearn import unlearn as unlearn_flow
     from oubli.registry.removal_job import Status, UnlearnConfig
 
-    chosen = {"selection": selection.value, "compare_with_retraining": compare}
+    chosen = {"selection": selection, "compare_with_retraining": compare}
     settings = read_toml(config, UnlearnConfig, defaults=chosen) if config else UnlearnConfig.model_validate(chosen)
     outcome = unlearn_flow(model, removals, settings)
     print_outcome(Console(), outcome)

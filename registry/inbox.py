@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from oubli.components.errors import OubliError
-from oubli.registry.object_store import join, store_for
+from oubli.registry.local_store import local_path
+from oubli.registry.object_store import join, scheme_of, store_for
 from oubli.registry.removal_job import RemovalOutcome
 
 _INBOX = "inbox"
@@ -26,7 +27,7 @@ def waiting(store_root: str, models: Sequence[str] | None = None) -> dict[str, l
     prefix = join(store_root, _INBOX)
     found: dict[str, list[str]] = defaultdict(list)
     for entry in store_for(prefix).list(prefix):
-        model, separator, _name = entry.uri.removeprefix(prefix).lstrip("/").partition("/")
+        model, separator, _name = _below(entry.uri, prefix).partition("/")
         if separator and (models is None or model in models):
             found[model].append(entry.uri)
     return dict(sorted(found.items()))
@@ -38,21 +39,30 @@ def settle(store_root: str, model: str, files: Sequence[str], outcome: RemovalOu
     store = store_for(folder)
     store.write(join(folder, "outcome.json"), outcome.model_dump_json(indent=2).encode())
     for uri in files:
-        store.move(uri, join(folder, _name(uri)))
+        store.move(uri, join(folder, _name(store_root, model, uri)))
     return folder
 
 
 def reject(store_root: str, model: str, uri: str, error: OubliError) -> str:
     """Move a file that cannot be used aside, the reason beside it; where it went."""
-    target = join(store_root, "rejected", model, _now(), _name(uri))
+    target = join(store_root, "rejected", model, _now(), _name(store_root, model, uri))
     store = store_for(target)
     store.write(f"{target}.error.txt", f"{error.problem}\n{error.remedy}\n".encode())
     store.move(uri, target)
     return target
 
 
-def _name(uri: str) -> str:
-    return uri.rpartition("/")[2]
+def _name(store_root: str, model: str, uri: str) -> str:
+    """With its folders within the model's inbox, so that files of equal names stay apart."""
+    return _below(uri, join(store_root, _INBOX, model))
+
+
+def _below(uri: str, prefix: str) -> str:
+    """The path of an object within a folder, as `join` takes it."""
+    if scheme_of(uri) in ("", "file"):
+        # As paths: a listing's URIs are absolute and escaped, whatever the prefix was.
+        return local_path(uri).relative_to(local_path(prefix)).as_posix()
+    return uri.removeprefix(f"{prefix}/")
 
 
 def _now() -> str:

@@ -143,7 +143,7 @@ def parse_model(spec: str) -> tuple[str, str | None, str | None]:
     Raises ConfigurationError where `spec` is none of these.
     """
     name, at, alias = spec.partition("@")
-    if at and alias and name and "/" not in spec:
+    if at and alias and name and "/" not in spec and "@" not in alias:
         return name, alias, None
     name, slash, version = spec.partition("/")
     if not at and slash and version.isdigit() and name:

@@ -29,7 +29,7 @@ class TrainSpec(BaseModel):
     split: SplitRule = Field(SplitRule(), description="Which rows train and which test.")
     decoder: Decoder = Field(description="How a row's columns become the model's input.")
     loss: Loss | ImportString = Field(description="Per-sample loss.")
-    l2: float = Field(ge=0, description="Weight of (l2/2)*||w||^2.")
+    l2: float = Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2.")
     seed: int = Field(0, ge=0, description="Seed of initialisation and training.")
     factory: FactoryReference = Field(description="Builds the untrained module.")
     retrain: FactoryReference = Field(description="Trains a fresh module on given samples.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from oubli.components.errors import TrainingRecordError
 from oubli.components.evaluation import evaluate, retained_gradient_norm
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples
@@ -46,7 +47,7 @@ def register_trained(
 
     without: ids that it was not trained on although the data holds them. seconds: how long training took, if known.
     Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
-    TrainingDataError.
+    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
     """
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
@@ -54,6 +55,12 @@ def register_trained(
     module = recipe.module(module.state_dict())
     data = TrainingData.of(record)
     train, test = data.samples(Split.TRAIN, without=without).load(), data.samples(Split.TEST).load()
+    if record.n != len(train) + len(without):
+        raise TrainingRecordError(
+            f"The training record of {name} says n = {record.n}, but its data has {len(train) + len(without)} "
+            f"training rows.",
+            remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
+        )
     metrics = _metrics(settings, recipe, module, train, test)
     version = register_version(
         registry,

@@ -266,7 +266,8 @@ def write_training_data(
     try:
         pq.write_table(table, path, compression="zstd", row_group_size=rows_per_group)
         reference = DatasetReference(
-            uri=uri,
+            # Absolute: a training record is read from other folders than the one it was written in.
+            uri=uri if scheme_of(uri) else local_path(uri).resolve().as_uri(),
             sha256=file_digest(path),
             id_column=id_column,
             label_column=label_column,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import warnings
 
@@ -28,6 +29,7 @@ from oubli.components.errors import (
 from oubli.components.reference.models import logistic_regression
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.train import train
+from oubli.registry import training_data
 from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.object_store import join, store_for
 from oubli.registry.registration import attach_record
@@ -35,6 +37,8 @@ from oubli.registry.removal_job import RemovalOutcome, Status, UnlearnConfig
 from oubli.registry.removal_set import UnknownIds
 from oubli.registry.settings import Settings
 from oubli.registry.training_data import write_training_data
+
+S3_VARIABLE = "OUBLI_TEST_S3_URL"
 
 
 @pytest.fixture
@@ -123,21 +127,25 @@ def test_removing_everything(settings: Settings, convex: RegisteredVersion) -> N
     assert "all 200 samples" in str(error)
 
 
-def test_training_data_changed(settings: Settings, removals: str) -> None:
+def test_training_data_changed(settings: Settings, removals: str, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = join(settings.store_root, "data", "changed.parquet")
     write_training_data(blobs.table(), uri, subject_column="person")
     train(settings, blobs.spec("changed", uri))
     write_training_data(blobs.table().slice(0, 120), uri, subject_column="person")
+    # As in a new process, which has downloaded nothing yet.
+    monkeypatch.setattr(training_data, "_downloads", {})
     error = _refused(settings, "changed", [removals])
     assert type(error) is DigestMismatch
     assert "changed.parquet" in str(error)
 
 
-def test_training_data_gone(settings: Settings, removals: str) -> None:
+def test_training_data_gone(settings: Settings, removals: str, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = join(settings.store_root, "data", "gone.parquet")
     write_training_data(blobs.table(), uri, subject_column="person")
     train(settings, blobs.spec("gone", uri))
     store_for(uri).delete(uri)
+    # As in a new process, which has downloaded nothing yet.
+    monkeypatch.setattr(training_data, "_downloads", {})
     assert "gone.parquet" in str(_refused(settings, "gone", [removals]))
 
 
@@ -253,11 +261,12 @@ def test_store_out_of_reach(settings: Settings, convex: RegisteredVersion, monke
 
 
 @pytest.mark.s3
-def test_wrong_s3_credentials(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not settings.store_root.startswith("s3:"):
-        pytest.skip("only an S3 store has credentials")
+def test_wrong_s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = os.environ.get(S3_VARIABLE)
+    if not url:
+        pytest.skip(f"{S3_VARIABLE} is not set (for example s3://oubli-test/prefix, with AWS_* credentials)")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    uri = join(settings.store_root, "removals", "x.csv")
+    uri = join(url, "removals", "x.csv")
     with pytest.raises(StoreAccessDenied) as caught:
         store_for(uri).read(uri)
     assert "AWS_SECRET_ACCESS_KEY" in caught.value.remedy

@@ -197,6 +197,27 @@ def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: Mod
     assert blobs.remove(settings, "refused", [removals]) == outcome
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [("odd_losses:curves_down", "not positive definite"), ("odd_losses:knows_nothing", "chose none of 15 slices")],
+)
+def test_update_that_cannot_be_made_is_refused(
+    settings: Settings, registry: ModelRegistry, data_uri: str, monkeypatch: pytest.MonkeyPatch, loss: str, words: str
+) -> None:
+    monkeypatch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,blob_network,odd_losses")
+    name = loss.partition(":")[2]
+    training = {"target": f"{blobs.REFERENCE}.training:fit_minibatch", "kwargs": {"epochs": 1}}
+    network = {"target": "blob_network:build", "kwargs": {"width": 12}}
+    train(Settings(), blobs.spec(name, data_uri, loss=loss, factory=network, retrain=training, convex=False))
+    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    config = UnlearnConfig(perturbations=50, damping=1e-6, selection="full" if name == "curves_down" else "l_foci")
+    outcome = blobs.remove(Settings(), name, [removals], config)
+    assert outcome.status is Status.REFUSED
+    assert words in outcome.reasons[0]
+    assert "Retrain" in outcome.reasons[0]
+    assert registry.client.get_run(outcome.run_id).data.params["verdict"] == "refused"
+
+
 def test_a_version_deleted_by_hand_is_made_again(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     train(settings, blobs.spec("deleted", data_uri))
     removals = blobs.sample_removals(settings, "three.csv", range(1, 4))

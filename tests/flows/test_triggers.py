@@ -115,6 +115,18 @@ def test_compliance_takes_the_inbox_once(settings: Settings, services: Services,
     assert (params["removed"], params["removed_in_all"], params["parent_version"]) == ("3", "9", "2")
 
 
+def test_refusal_has_a_name_that_automations_can_watch(settings: Settings, services: Services, data_uri: str) -> None:
+    train(settings, blobs.spec("refusing", data_uri))
+    labels = blobs.table().column("label").to_pylist()
+    rows = [f"sample-{number:04d}" for number, label in enumerate(labels) if label == 0 and number % blobs.TEST_EVERY]
+    blobs.write_removals(settings, "class-0.csv", "\n".join(["sample_id", *rows]), prefix="inbox/refusing")
+    _run(services, "compliance/compliance", models=["refusing"])
+    states = _prefect(services, "flow-run", "ls", "--state", "Refused", "--output", "json")
+    assert [run["state_name"] for run in json.loads(states)] == ["Refused"]
+    assert _names(settings, "processed", "refusing") == ["class-0.csv", "outcome.json"]
+    assert _versions(ModelRegistry(settings), "refusing") == 1
+
+
 def test_one_models_trouble_does_not_hold_up_another(settings: Settings, services: Services, data_uri: str) -> None:
     registry = ModelRegistry(settings)
     train(settings, blobs.spec("healthy", data_uri))
