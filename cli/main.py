@@ -15,7 +15,7 @@ A removal set and a registered model go in; a new model version with its lineage
 its reasons, comes out.
 """
 
-_EPILOG = """Start with [bold]oubli demo[/bold]: it trains two models, removes 25 samples from each and compares the
+_EPILOG = """Start with **oubli demo**: it trains two models, removes 25 samples from each and compares the
 result with retraining.
 
 Settings come from the environment: OUBLI_STORE (object store), MLFLOW_TRACKING_URI (model registry), PREFECT_API_URL
@@ -26,7 +26,7 @@ app = typer.Typer(
     help=_HELP,
     epilog=_EPILOG,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )

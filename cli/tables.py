@@ -29,11 +29,13 @@ _SETS = {"forget": "Forget", "retained": "Retained", "test": "Test"}
 def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
     """One headline, the counts, and for a refusal every reason and what to do."""
     console.print(Text(outcome.headline, style=f"bold {_STYLES[outcome.status]}"))
-    parts = [f"{outcome.removed} samples removed from version {outcome.parent_version}"]
+    parts = []
     if outcome.status is Status.REFUSED:
-        parts = [f"{outcome.removed} samples stay in version {outcome.parent_version}"]
+        parts.append(f"{outcome.removed} samples stay in version {outcome.parent_version}")
+    elif outcome.removed:
+        parts.append(f"{outcome.removed} samples removed from version {outcome.parent_version}")
     if outcome.already_removed:
-        parts.append(f"{outcome.already_removed} had been removed before")
+        parts.append(f"{outcome.already_removed} samples had been removed before")
     if outcome.unknown:
         parts.append(f"{outcome.unknown} ids are not in the training data")
     console.print("; ".join(parts) + ".")

@@ -26,7 +26,7 @@ def unlearn(
     ] = "auto",
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with further settings (README.md, 'Settings of a removal').", show_default=False),
+        typer.Option(help="TOML file with further settings (README.md, 'Settings').", show_default=False),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also retrain without the samples and report both. Slow.")

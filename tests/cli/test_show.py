@@ -1,0 +1,96 @@
+"""`oubli show` on a real registry: a model trained, unlearned from, and one registered by somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import blobs
+import pytest
+from typer.testing import CliRunner
+
+from oubli.cli.main import app
+from oubli.flows.stages.train import train
+from oubli.registry.model_registry import ModelRegistry
+from oubli.registry.object_store import join
+from oubli.registry.removal_job import Status, UnlearnConfig
+from oubli.registry.settings import Settings
+from oubli.registry.training_data import write_training_data
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry]:
+    """The model `blobs`: version 1 trained, version 2 unlearned; version 3 registered without Oubli."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUBLI_HOME", str(home))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        settings = Settings()
+        uri = join(settings.store_root, "data", "blobs.parquet")
+        write_training_data(blobs.table(), uri, subject_column="person")
+        train(settings, blobs.spec("blobs", uri))
+        removals = blobs.sample_removals(settings, "five.csv", range(1, 6))
+        outcome = blobs.remove(settings, "blobs", [removals], UnlearnConfig(compare_with_retraining=True))
+        assert outcome.status is Status.REGISTERED
+        registry = ModelRegistry(settings)
+        registry.client.create_model_version("blobs", str(home))
+        yield registry
+
+
+def show(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["show", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def row(text: str, name: str) -> list[str]:
+    """The other cells of a row."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
+    (found,) = [cells[1:] for cells in rows if cells[0] == name and len(cells) > 1]
+    return found
+
+
+def test_where_an_unlearned_version_comes_from(registry: ModelRegistry) -> None:
+    text = show("blobs", "2")
+    version = registry.version("blobs", "2")
+    assert row(text, "Lineage") == ["2 (unlearned) from 1 (trained)"]
+    assert row(text, "Aliases") == ["@challenger"]
+    assert row(text, "MLflow run") == [version.run_id]
+    assert row(text, "Request ids") == ["request-1, request-2, request-3, request-4, request-5"]
+    assert row(text, "Removed") == ["5"]
+    assert row(text, "Parent version") == ["1"]
+    assert row(text, "Weights SHA-256") == [version.tags["oubli.weights_sha256"]]
+    assert row(text, "Dataset SHA-256") == [registry.training_record(version).dataset.sha256]
+    assert "does not prove that nothing of the samples is left" in text
+
+
+def test_what_was_measured_on_it(registry: ModelRegistry) -> None:
+    text = show("blobs", "2")
+    metrics = registry.client.get_run(registry.version("blobs", "2").run_id).data.metrics
+    suffixes = ("_parent", "", "_retrained")
+    assert "Parent" in text
+    assert "This version" in text
+    assert "Retrained" in text
+    for name, key in (("Forget loss", "forget_loss"), ("Retained loss", "retained_loss"), ("Test loss", "test_loss")):
+        assert row(text, name) == [f"{metrics[key + suffix]:.4f}" for suffix in suffixes]
+    assert row(text, "Test accuracy") == [f"{100 * metrics['test_accuracy' + suffix]:.2f} %" for suffix in suffixes]
+    assert f"Distance to the retrained weights: {metrics['parameter_distance_to_retrained']:.2e}" in text
+
+
+def test_a_trained_version_has_no_parent_and_no_column_for_one(registry: ModelRegistry) -> None:
+    text = show("blobs", "1")
+    assert row(text, "Lineage") == ["1 (trained)"]
+    assert row(text, "Aliases") == ["@champion"]
+    assert len(row(text, "Test loss")) == 1
+    assert "Retrained" not in text
+    assert "Distance" not in text
+
+
+def test_a_version_that_somebody_else_registered(registry: ModelRegistry) -> None:
+    text = show("blobs", "3")
+    assert row(text, "Lineage") == ["3 (registered elsewhere)"]
+    assert row(text, "Aliases") == ["none"]
+    assert "nothing was measured" in text
+
+
+def test_no_sample_is_named(registry: ModelRegistry) -> None:
+    assert "sample-0" not in show("blobs", "2")
