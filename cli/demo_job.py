@@ -17,13 +17,14 @@ from oubli.components.errors import ModelNotFound
 from oubli.components.losses import Loss
 from oubli.flows.train import train
 from oubli.flows.unlearn import unlearn
-from oubli.registry.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.object_store import join, store_for
-from oubli.registry.removal_job import RemovalOutcome, UnlearnConfig
+from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
+from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
 from oubli.registry.settings import Settings
-from oubli.registry.train_spec import TrainSpec
-from oubli.registry.training_data import write_training_data
-from oubli.registry.training_record import FactoryReference, ImageDecoder
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
+from oubli.registry.training.train_spec import TrainSpec
+from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.training_record import FactoryReference, ImageDecoder
 
 _REMOVED = 25
 _TEST_SHARE = 0.2

@@ -56,6 +56,8 @@ class Services:
             child.wait()
 
     def start_pages(self) -> None:
+        if len(set(self._ports.values())) < len(self._ports):
+            raise ConfigurationError("MLflow and Prefect cannot share a port.", remedy="Choose two different ports.")
         for name, port in self._ports.items():
             _require_free(name, port)
         self._start(

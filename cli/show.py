@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
+    from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 
 
 def show(
@@ -21,7 +21,7 @@ def show(
     from rich.console import Console
 
     from oubli.cli.tables import evidence_table, facts_table
-    from oubli.registry.model_registry import ModelRegistry
+    from oubli.registry.models.model_registry import ModelRegistry
     from oubli.registry.settings import load_settings
 
     console = Console()

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oubli.registry.removal_job import RemovalOutcome, Status
+from oubli.registry.removals.removal_job import RemovalOutcome, Status
 
 if TYPE_CHECKING:
-    from oubli.registry.model_registry import RegisteredVersion
+    from oubli.registry.models.model_registry import RegisteredVersion
 
 _STYLES = {
     Status.REGISTERED: "green",

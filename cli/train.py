@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from oubli.components.errors import ConfigurationError
-
 
 def train(
     spec: Annotated[
@@ -33,21 +31,16 @@ def train(
 
     oubli train --from digits-cnn --removals removals.csv
     """
+    if (spec is None) == (source is None) or (removals and source is None):
+        raise typer.BadParameter("give either a TOML file or --from; --removals goes with --from.")
+
     from rich.console import Console
 
     from oubli.cli.tables import print_trained
     from oubli.cli.toml import read_toml
     from oubli.flows.train import retrain as retrain_flow
     from oubli.flows.train import train as train_flow
-    from oubli.registry.train_spec import TrainSpec
+    from oubli.registry.training.train_spec import TrainSpec
 
-    if spec is not None and source is None and not removals:
-        trained = train_flow(read_toml(spec, TrainSpec))
-    elif source is not None and spec is None:
-        trained = retrain_flow(source, removals or [])
-    else:
-        raise ConfigurationError(
-            "Either a TOML file or --from is needed, and --removals goes with --from.",
-            remedy="See oubli train --help.",
-        )
+    trained = train_flow(read_toml(spec, TrainSpec)) if spec is not None else retrain_flow(source or "", removals or [])
     print_trained(Console(), trained)

@@ -44,7 +44,7 @@ def unlearn(
     from oubli.cli.tables import print_outcome
     from oubli.cli.toml import read_toml
     from oubli.flows.unlearn import unlearn as unlearn_flow
-    from oubli.registry.removal_job import Status, UnlearnConfig
+    from oubli.registry.removals.removal_job import Status, UnlearnConfig
 
     chosen = {"selection": selection, "compare_with_retraining": compare}
     settings = read_toml(config, UnlearnConfig, defaults=chosen) if config else UnlearnConfig.model_validate(chosen)

@@ -10,8 +10,8 @@ from oubli.components.errors import DataError, OubliError
 from oubli.flows.retries import READS_AND_WRITES
 from oubli.flows.stages.fetch import check_removals
 from oubli.flows.unlearn import unlearn
-from oubli.registry.inbox import reject, settle, waiting
-from oubli.registry.removal_job import RemovalOutcome, Status, UnlearnConfig
+from oubli.registry.removals.inbox import reject, settle, waiting
+from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
 from oubli.registry.settings import load_settings
 
 

@@ -7,9 +7,9 @@ from prefect import flow, task
 from oubli.flows.progress import progress
 from oubli.flows.retries import COMPUTES
 from oubli.flows.stages import train as stage
-from oubli.registry.model_registry import RegisteredVersion
+from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.settings import load_settings
-from oubli.registry.train_spec import TrainSpec
+from oubli.registry.training.train_spec import TrainSpec
 
 
 @task(name="train and register", **COMPUTES)

@@ -4,9 +4,9 @@ import wine_data
 import wine_model
 
 from oubli.components.losses import cross_entropy
-from oubli.registry.trained_models import register_trained
-from oubli.registry.training_data import TrainingData, write_training_data
-from oubli.registry.training_record import FactoryReference, Split, TrainingRecord, VectorDecoder
+from oubli.registry.models.trained_models import register_trained
+from oubli.registry.training.training_data import TrainingData, write_training_data
+from oubli.registry.training.training_record import FactoryReference, Split, TrainingRecord, VectorDecoder
 
 record = TrainingRecord(
     dataset=write_training_data(wine_data.table(), "wine/wine.parquet", subject_column="cellar"),

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 
 from oubli.components.errors import RemovalSetError, TrainingDataError
 from oubli.flows.stages.register import finished_outcome
-from oubli.registry.digests import digest_key, keyed_digest
-from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.object_store import store_for
-from oubli.registry.recipe import Recipe
-from oubli.registry.removal_job import RemovalJob, RemovalOutcome, Status, UnlearnConfig, outcome_digest
-from oubli.registry.removal_set import ResolvedRemoval, read_removal_set
-from oubli.registry.removed_ids import removed_before
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.weights import save_weights, weights_digest
+from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status, UnlearnConfig, outcome_digest
+from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_set
+from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
-from oubli.registry.training_data import TrainingData
-from oubli.registry.training_record import Split
-from oubli.registry.weights import save_weights, weights_digest
+from oubli.registry.storage.digests import digest_key, keyed_digest
+from oubli.registry.storage.stores import store_for
+from oubli.registry.training.recipe import Recipe
+from oubli.registry.training.training_data import TrainingData
+from oubli.registry.training.training_record import Split
 
 
 @dataclass(frozen=True)

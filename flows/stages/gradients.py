@@ -10,10 +10,10 @@ import torch
 
 from oubli.components.gradients import per_sample_gradients
 from oubli.flows.stages.materials import Materials
-from oubli.registry.removal_job import RemovalJob
+from oubli.registry.models.weights import save_weights
+from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.settings import Settings
-from oubli.registry.weights import save_weights
-from oubli.registry.work_area import StageResult
+from oubli.registry.storage.work_area import StageResult
 
 
 def gradients(settings: Settings, job: RemovalJob) -> StageResult:

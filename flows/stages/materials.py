@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples
-from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.recipe import Recipe
-from oubli.registry.registration import experiment_for
-from oubli.registry.removal_job import RemovalJob
-from oubli.registry.removed_ids import removed_before
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.registration import experiment_for
+from oubli.registry.models.weights import load_weights
+from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
-from oubli.registry.training_data import ParquetSamples, TrainingData
-from oubli.registry.training_record import Split
-from oubli.registry.weights import load_weights
+from oubli.registry.training.recipe import Recipe
+from oubli.registry.training.training_data import ParquetSamples, TrainingData
+from oubli.registry.training.training_record import Split
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 
 from oubli.components.gate import Outcome
 from oubli.flows.stages.materials import Materials
-from oubli.registry.lineage import Lineage, Method
-from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.registration import (
+from oubli.registry.models.lineage import Lineage, Method
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.registration import (
     Evidence,
     close_unfinished_runs,
     log_run,
@@ -19,10 +19,10 @@ from oubli.registry.registration import (
     set_alias,
     signature_for,
 )
-from oubli.registry.removal_job import RemovalJob, RemovalOutcome, Status
-from oubli.registry.removed_ids import store_removed
+from oubli.registry.models.weights import load_weights, weights_digest
+from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status
+from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.weights import load_weights, weights_digest
 
 _STAGES = ("fetch", "gradients", "blanket", "update", "retrain", "validate")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from oubli.components.progress import Progress
 from oubli.flows.stages.materials import Materials
-from oubli.registry.removal_job import RemovalJob
+from oubli.registry.models.weights import save_weights
+from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.settings import Settings
-from oubli.registry.weights import save_weights
-from oubli.registry.work_area import StageResult
+from oubli.registry.storage.work_area import StageResult
 
 
 def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:

@@ -6,18 +6,18 @@ import time
 from collections.abc import Sequence
 
 from oubli.components.progress import Progress
-from oubli.registry.digests import digest_key, keyed_digest
-from oubli.registry.lineage import Lineage, Method
-from oubli.registry.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.object_store import store_for
-from oubli.registry.recipe import Recipe
-from oubli.registry.removal_set import read_removal_set
-from oubli.registry.removed_ids import removed_before, store_removed
+from oubli.registry.models.lineage import Lineage, Method
+from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
+from oubli.registry.models.trained_models import register_trained
+from oubli.registry.removals.removal_set import read_removal_set
+from oubli.registry.removals.removed_ids import removed_before, store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.train_spec import TrainSpec
-from oubli.registry.trained_models import register_trained
-from oubli.registry.training_data import TrainingData, dataset_sha256
-from oubli.registry.training_record import Split
+from oubli.registry.storage.digests import digest_key, keyed_digest
+from oubli.registry.storage.stores import store_for
+from oubli.registry.training.recipe import Recipe
+from oubli.registry.training.train_spec import TrainSpec
+from oubli.registry.training.training_data import TrainingData, dataset_sha256
+from oubli.registry.training.training_record import Split
 
 
 def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = None) -> RegisteredVersion:

@@ -12,10 +12,10 @@ from oubli.components.gradients import RemovedGradient
 from oubli.components.newton import newton_removal
 from oubli.components.progress import Progress
 from oubli.flows.stages.materials import Materials
-from oubli.registry.removal_job import RemovalJob
+from oubli.registry.models.weights import load_weights, save_weights
+from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.settings import Settings
-from oubli.registry.weights import load_weights, save_weights
-from oubli.registry.work_area import StageResult
+from oubli.registry.storage.work_area import StageResult
 
 # One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
 _CONVEX_STEPS, _NETWORK_STEPS = 2, 1

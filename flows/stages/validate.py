@@ -27,10 +27,10 @@ from oubli.components.gate import (
 )
 from oubli.components.objective import Objective
 from oubli.flows.stages.materials import Materials
-from oubli.registry.removal_job import RemovalJob
+from oubli.registry.models.weights import load_weights
+from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.settings import Settings
-from oubli.registry.weights import load_weights
-from oubli.registry.work_area import StageResult
+from oubli.registry.storage.work_area import StageResult
 
 
 @dataclass(frozen=True)

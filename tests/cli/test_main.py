@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
 from oubli.components.errors import UnknownIdsError
-from oubli.registry.model_registry import RegisteredVersion
-from oubli.registry.removal_job import RemovalOutcome, Selection, Status, UnlearnConfig
+from oubli.registry.models.model_registry import RegisteredVersion
+from oubli.registry.removals.removal_job import RemovalOutcome, Selection, Status, UnlearnConfig
 
 COMMANDS = ("demo", "train", "unlearn", "show", "serve")
 HEAVY = {"torch", "mlflow", "prefect", "numpy", "pyarrow", "boto3", "scipy", "sklearn", "pandas"}
@@ -265,5 +265,5 @@ def test_training_needs_a_file_or_a_version(
     monkeypatch.setattr(sys, "argv", ["oubli", "train", *arguments])
     with pytest.raises(SystemExit) as caught:
         main()
-    assert caught.value.code == 1
-    assert "Either a TOML file or --from is needed" in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "either a TOML file or --from" in capsys.readouterr().err

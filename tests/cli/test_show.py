@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from oubli.cli.main import app
 from oubli.flows.stages.train import train
-from oubli.registry.model_registry import ModelRegistry
-from oubli.registry.object_store import join
-from oubli.registry.removal_job import Status, UnlearnConfig
+from oubli.registry.models.model_registry import ModelRegistry
+from oubli.registry.removals.removal_job import Status, UnlearnConfig
 from oubli.registry.settings import Settings
-from oubli.registry.training_data import write_training_data
+from oubli.registry.storage.uris import join
+from oubli.registry.training.training_data import write_training_data
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from oubli.cli.tables import evidence_table, facts_table, print_outcome, print_trained
-from oubli.registry.model_registry import RegisteredVersion
-from oubli.registry.removal_job import RemovalOutcome, Status
+from oubli.registry.models.model_registry import RegisteredVersion
+from oubli.registry.removals.removal_job import RemovalOutcome, Status
 
 
 @pytest.fixture
@@ -120,7 +120,10 @@ def test_every_status_can_be_shown(console: Console, status: Status) -> None:
 def test_a_removal_shows_its_counts_and_where_to_look(console: Console) -> None:
     print_outcome(console, _outcome(Status.REGISTERED, already_removed=3, unknown=2))
     text = shown(console)
-    assert "25 samples removed from version 4; 3 had been removed before; 2 ids are not in the training data." in text
+    assert (
+        "25 samples removed from version 4; 3 samples had been removed before; 2 ids are not in the training data."
+        in text
+    )
     assert "Evidence: oubli show digits 5" in text
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oubli.cli.toml import read_toml
 from oubli.components.errors import ConfigurationError
-from oubli.registry.removal_job import Selection, UnlearnConfig
+from oubli.registry.removals.removal_job import Selection, UnlearnConfig
 
 
 class Inner(BaseModel):

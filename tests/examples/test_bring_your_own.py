@@ -15,11 +15,11 @@ from pathlib import Path
 import blobs
 import pytest
 
-from oubli.registry.model_registry import ModelRegistry
-from oubli.registry.object_store import store_for
-from oubli.registry.removal_job import Status, UnlearnConfig
-from oubli.registry.removed_ids import removed_before
+from oubli.registry.models.model_registry import ModelRegistry
+from oubli.registry.removals.removal_job import Status, UnlearnConfig
+from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
+from oubli.registry.storage.stores import store_for
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "bring_your_own"

@@ -29,14 +29,15 @@ from oubli.components.errors import (
 from oubli.components.reference.models import logistic_regression
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.train import train
-from oubli.registry import training_data
-from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.object_store import join, store_for
-from oubli.registry.registration import attach_record
-from oubli.registry.removal_job import RemovalOutcome, Status, UnlearnConfig
-from oubli.registry.removal_set import UnknownIds
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.registration import attach_record
+from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
+from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.settings import Settings
-from oubli.registry.training_data import write_training_data
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
+from oubli.registry.training import training_data
+from oubli.registry.training.training_data import write_training_data
 
 S3_VARIABLE = "OUBLI_TEST_S3_URL"
 

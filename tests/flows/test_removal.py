@@ -11,13 +11,13 @@ import pytest
 
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.train import retrain, train
-from oubli.registry.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.object_store import store_for
-from oubli.registry.registration import set_alias
-from oubli.registry.removal_job import RemovalJob, Selection, Status, UnlearnConfig
-from oubli.registry.removed_ids import removed_before
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.registration import set_alias
+from oubli.registry.removals.removal_job import RemovalJob, Selection, Status, UnlearnConfig
+from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
-from oubli.registry.training_record import FactoryReference
+from oubli.registry.storage.stores import store_for
+from oubli.registry.training.training_record import FactoryReference
 
 COMPARED = UnlearnConfig(compare_with_retraining=True)
 

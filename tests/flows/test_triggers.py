@@ -13,9 +13,10 @@ import pytest
 
 from oubli.cli.services import Services
 from oubli.flows.stages.train import train
-from oubli.registry.model_registry import ModelRegistry
-from oubli.registry.object_store import join, store_for
+from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import Settings
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from oubli.registry.object_store import join, store_for
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
 
 # No test is timed: an example may take as long as a busy machine makes it.
 settings.register_profile("untimed", deadline=None)

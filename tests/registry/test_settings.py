@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from oubli.components.errors import ConfigurationError, ModelNotFound, RegistryError
-from oubli.registry.model_registry import ModelRegistry
+from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import QUIET, Settings, load_settings, prepare_environment
 
 PASSWORD = "hunter2"
@@ -125,7 +125,8 @@ def test_what_we_start_is_quiet(tmp_path: Path) -> None:
     assert QUIET["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert QUIET["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["PREFECT_HOME"] == str(tmp_path / "home" / "prefect")
-    assert (tmp_path / "home").is_dir()
+    # Showing help must leave nothing behind.
+    assert not (tmp_path / "home").exists()
     assert "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
 
 

@@ -13,11 +13,12 @@ from oubli.flows.stages.register import register
 from oubli.flows.stages.retrain import retrain_reference
 from oubli.flows.stages.update import update
 from oubli.flows.stages.validate import validate
-from oubli.registry.object_store import join, store_for
-from oubli.registry.removal_job import RemovalOutcome, UnlearnConfig
+from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
 from oubli.registry.settings import Settings
-from oubli.registry.train_spec import TrainSpec
-from oubli.registry.training_record import FactoryReference, VectorDecoder
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
+from oubli.registry.training.train_spec import TrainSpec
+from oubli.registry.training.training_record import FactoryReference, VectorDecoder
 
 FEATURES, CLASSES = 6, 3
 ROWS, TEST_EVERY, ROWS_A_PERSON = 240, 6, 4

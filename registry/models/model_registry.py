@@ -1,0 +1,244 @@
+"""Looking things up in MLflow's model registry: versions, aliases, lineage, training records, weights.
+
+Tags that Oubli writes on a model version:
+
+    oubli.record, oubli.record_sha256     the training record: its URI on the object store, its digest
+    oubli.parent_version                  the version it was made from
+    oubli.outcome                         the removal outcome that it is
+    oubli.removed, oubli.removed_sha256   every sample id removed since training: Parquet on the object store
+    oubli.method                          trained, unlearned or retrained
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from oubli.components.errors import (
+    ConfigurationError,
+    DigestMismatch,
+    ModelNotFound,
+    PickledModelRefused,
+    RegistryError,
+    TrainingRecordError,
+)
+from oubli.registry.models.pt2_weights import read_pt2_weights
+from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.stores import store_for
+from oubli.registry.training.training_record import TrainingRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+    from torch import Tensor
+
+    from oubli.registry.settings import Settings
+
+TRAINED_ALIAS = "champion"
+UNLEARNED_ALIAS = "challenger"
+
+# MLflow's own messages repeat the URI they failed on.
+_PASSWORDS = re.compile(r"://[^/\s]*@")
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model, as MLflow knows it."""
+
+    name: str
+    version: str
+    run_id: str | None
+    tags: Mapping[str, str]
+    description: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.label}"
+
+
+def parse_model(spec: str) -> tuple[str, str | None, str | None]:
+    """(name, alias, version) of NAME, NAME@alias or NAME/version.
+
+    Raises ConfigurationError where `spec` is none of these.
+    """
+    name, at, alias = spec.partition("@")
+    if at and alias and name and "/" not in spec and "@" not in alias:
+        return name, alias, None
+    name, slash, version = spec.partition("/")
+    if not at and slash and version.isdigit() and name:
+        return name, None, version
+    if not at and not slash and name:
+        return name, None, None
+    raise ConfigurationError(
+        f"{spec!r} does not name a registered model.",
+        remedy="Write NAME, NAME@alias or NAME/version, for example digits-cnn@champion or digits-cnn/3.",
+    )
+
+
+class ModelRegistry:
+    """Reads of MLflow's registry. Writing is registration.py's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        settings.home.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        self.client = MlflowClient(settings.tracking_uri)
+
+    def resolve(self, spec: str) -> RegisteredVersion:
+        """The version that NAME, NAME@alias or NAME/version means; a bare NAME is the lineage's head.
+
+        Raises ConfigurationError, ModelNotFound.
+        """
+        name, alias, version = parse_model(spec)
+        if alias is not None:
+            return self.by_alias(name, alias)
+        if version is not None:
+            return self.version(name, version)
+        return self.head(name)
+
+    def version(self, name: str, version: str) -> RegisteredVersion:
+        try:
+            return _registered(self.client.get_model_version(name, version))
+        except MlflowException as error:
+            raise self._missing(error, name, f"version {version}") from None
+
+    def by_alias(self, name: str, alias: str) -> RegisteredVersion:
+        try:
+            return _registered(self.client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            raise self._missing(error, name, f"alias {alias!r}") from None
+
+    def head(self, name: str) -> RegisteredVersion:
+        """The newest version of the served lineage: the challenger if it descends from the champion, else the champion.
+
+        A removal that has not been promoted yet must not be lost by the next one.
+        """
+        champion = self.by_alias(name, TRAINED_ALIAS)
+        try:
+            challenger = self.by_alias(name, UNLEARNED_ALIAS)
+        except ModelNotFound:
+            return champion
+        return challenger if self._descends(challenger, champion) else champion
+
+    def by_outcome(self, name: str, outcome: str) -> RegisteredVersion | None:
+        """The version that an outcome was registered as, if it was."""
+        found = self.client.search_model_versions(f"name = '{name}' and tags.`oubli.outcome` = '{outcome}'")
+        return _registered(min(found, key=lambda version: int(version.version))) if found else None
+
+    def aliases(self, version: RegisteredVersion) -> list[str]:
+        # A search leaves aliases empty; only this call fills them.
+        return sorted(self.client.get_model_version(version.name, version.version).aliases)
+
+    def training_record(self, version: RegisteredVersion) -> TrainingRecord:
+        """The record that was stored when the version was trained.
+
+        Raises TrainingRecordError where there is none or it cannot be read, DigestMismatch where it was altered.
+        """
+        uri = version.tags.get("oubli.record")
+        if uri is None:
+            raise TrainingRecordError(
+                f"{version.label} has no training record, so nobody can tell what it was trained on.",
+                remedy="Attach one with oubli.registry.models.registration.attach_record (see README.md).",
+            )
+        data = store_for(uri).read(uri)
+        if (found := bytes_digest(data)) != version.tags["oubli.record_sha256"]:
+            raise DigestMismatch(
+                f"The training record of {version.label} at {uri} has SHA-256 {found}, but "
+                f"{version.tags['oubli.record_sha256']} was registered.",
+                remedy="Restore the object, or attach the right record again.",
+            )
+        return TrainingRecord.from_json(data)
+
+    def signature(self, version: RegisteredVersion) -> ModelSignature | None:
+        signature: ModelSignature | None = mlflow.models.get_model_info(version.uri).signature
+        return signature
+
+    def weights(self, version: RegisteredVersion) -> dict[str, Tensor]:
+        """The version's state dict, read without unpickling.
+
+        Raises PickledModelRefused where the version is pickled and the settings do not allow that,
+        RegistryError where it holds no torch model.
+        """
+        with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
+            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
+            if archives := sorted(root.rglob("*.pt2")):
+                return read_pt2_weights(archives[0])
+            if tensors := sorted(root.rglob("*.safetensors")):
+                from safetensors.torch import load_file
+
+                return load_file(tensors[0])
+            if pickles := sorted(root.rglob("model.pth")):
+                return self._unpickled(version, pickles[0])
+        raise RegistryError(
+            f"{version.label} holds no torch weights (neither .pt2 nor .safetensors).",
+            remedy="Log it with mlflow.pytorch.log_model(..., serialization_format='pt2').",
+        )
+
+    def _unpickled(self, version: RegisteredVersion, path: Path) -> dict[str, Tensor]:
+        if not self.settings.allow_pickled_models:
+            raise PickledModelRefused(
+                f"{version.label} is stored as a pickle, and reading a pickle runs the code in it.",
+                remedy="Log it again as pt2, or set OUBLI_ALLOW_PICKLED_MODELS=true if you trust its author.",
+            )
+        import torch
+
+        module: Any = torch.load(path, map_location="cpu", weights_only=False)
+        return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+    def _descends(self, version: RegisteredVersion, ancestor: RegisteredVersion) -> bool:
+        while (parent := version.tags.get("oubli.parent_version")) is not None:
+            if parent == ancestor.version:
+                return True
+            version = self.version(version.name, parent)
+        return False
+
+    def _missing(self, error: MlflowException, name: str, what: str) -> RegistryError | ConfigurationError:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return RegistryError(
+                f"MLflow at {_without_password(self.settings.tracking_uri)} failed: "
+                f"{_PASSWORDS.sub('://', str(error))}.",
+                remedy="Check MLFLOW_TRACKING_URI and that the server runs.",
+            )
+        known = sorted(model.name for model in self.client.search_registered_models())
+        if name not in known:
+            listing = ", ".join(known[:10]) or "none at all"
+            return ModelNotFound(
+                f"No registered model is called {name!r}; MLflow at "
+                f"{_without_password(self.settings.tracking_uri)} has: {listing}.",
+                remedy="Check the name and MLFLOW_TRACKING_URI.",
+            )
+        model = self.client.get_registered_model(name)
+        aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
+        versions = sorted(int(found.version) for found in self.client.search_model_versions(f"name = '{name}'"))
+        return ModelNotFound(
+            f"{name!r} has no {what}; it has versions {versions} and aliases {aliases or 'none'}.",
+            remedy="Name one of these, or set the alias in MLflow.",
+        )
+
+
+def _registered(version: ModelVersion) -> RegisteredVersion:
+    return RegisteredVersion(
+        name=version.name,
+        version=str(version.version),
+        run_id=version.run_id or None,
+        tags=dict(version.tags),
+        description=version.description or "",
+    )
+
+
+def _without_password(uri: str) -> str:
+    """`uri` as it may be shown: database URIs carry a password."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rsplit('@', 1)[-1]}"

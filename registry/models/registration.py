@@ -1,0 +1,199 @@
+"""Writing to MLflow: a run with its evidence, its model, and last of all the registered version.
+
+Order matters. The version appears only when everything it points to is complete and verified; a run that is
+killed before leaves an MLflow run RUNNING and a logged model PENDING, which the next attempt at the same outcome
+closes. Nothing of an existing version, run or model is ever changed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import mlflow
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, infer_signature
+
+from oubli.components.errors import RegistryError
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, _registered
+from oubli.registry.models.pt2_weights import read_pt2_weights
+from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from oubli.registry.training.training_record import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run shows. Metrics and params bear the same names in parent and child, so that MLflow's comparison
+    lines them up. No ids of samples or subjects in any of it."""
+
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    """Text artifacts by path within the run."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def store_record(store_root: str, record: TrainingRecord) -> dict[str, str]:
+    """Put a training record on the object store; the version tags that point to it."""
+    data = record.to_json().encode()
+    digest = bytes_digest(data)
+    uri = join(store_root, "records", f"{digest}.json")
+    store_for(uri).write(uri, data)
+    return {"oubli.record": uri, "oubli.record_sha256": digest}
+
+
+def attach_record(registry: ModelRegistry, version: RegisteredVersion, record: TrainingRecord) -> None:
+    """Give a version that was trained elsewhere its training record."""
+    for name, value in store_record(registry.settings.store_root, record).items():
+        registry.client.set_model_version_tag(version.name, version.version, name, value)
+
+
+def log_run(registry: ModelRegistry, *, experiment_id: str, run_name: str, evidence: Evidence) -> str:
+    """A finished run that holds evidence and no model; its run id. For refusals."""
+    run_id = registry.client.create_run(experiment_id, run_name=run_name, tags=dict(evidence.tags)).info.run_id
+    with mlflow.start_run(run_id=run_id):
+        _log_evidence(evidence)
+    return str(run_id)
+
+
+def register_version(
+    registry: ModelRegistry,
+    *,
+    name: str,
+    module: nn.Module,
+    signature: ModelSignature,
+    experiment_id: str,
+    run_name: str,
+    evidence: Evidence,
+    version_tags: Mapping[str, str],
+    description: str,
+) -> RegisteredVersion:
+    """Log `module` with its evidence and register it as a new version of `name`.
+
+    The logged weights are read back and compared bit for bit before the version is made. Raises RegistryError
+    where they differ or the module cannot be exported.
+    """
+    client = registry.client
+    run_id = client.create_run(experiment_id, run_name=run_name, tags=dict(evidence.tags)).info.run_id
+    with mlflow.start_run(run_id=run_id):
+        _log_evidence(evidence)
+        model_id = _log_module(module, signature)
+        _verify_logged(model_id, module)
+    if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
+        client.create_registered_model(name)
+    created = client.create_model_version(
+        name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        tags=dict(version_tags),
+        description=description,
+    )
+    return _registered(created)
+
+
+def set_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -> None:
+    """Move `alias` to `version` in one step."""
+    registry.client.set_registered_model_alias(version.name, alias, version.version)
+
+
+def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, outcome: str) -> int:
+    """Close what a killed attempt at the same outcome left open; how many runs that were.
+
+    Its run becomes KILLED and its pending model FAILED.
+    """
+    client = registry.client
+    open_runs = client.search_runs(
+        [experiment_id], f"tags.`oubli.outcome` = '{outcome}' and attributes.status = 'RUNNING'"
+    )
+    for run in open_runs:
+        for model in client.search_logged_models([experiment_id], f"source_run_id = '{run.info.run_id}'"):
+            if model.status == LoggedModelStatus.PENDING:
+                client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        client.set_terminated(run.info.run_id, status="KILLED")
+    return len(open_runs)
+
+
+def experiment_for(registry: ModelRegistry, name: str, parent: RegisteredVersion | None = None) -> str:
+    """Id of the experiment to log in: the parent's, so that both stand in one table, else one named after the model."""
+    if parent is not None and parent.run_id is not None:
+        return str(registry.client.get_run(parent.run_id).info.experiment_id)
+    if (existing := registry.client.get_experiment_by_name(name)) is not None:
+        return str(existing.experiment_id)
+    # Somebody's MLflow server decides for itself where artifacts go; the embedded one keeps them with our objects.
+    embedded = registry.settings.embedded_tracking
+    location = join(registry.settings.store_root, "mlflow", name) if embedded else None
+    return str(registry.client.create_experiment(name, artifact_location=location))
+
+
+def signature_for(module: nn.Module, example: Tensor) -> ModelSignature:
+    """Signature of a module from an example batch; the batch axis is left open."""
+    with torch.no_grad():
+        output = module.eval()(example)
+    return infer_signature(example.numpy(), output.numpy())
+
+
+def _log_evidence(evidence: Evidence) -> None:
+    mlflow.log_params(dict(evidence.params))
+    mlflow.log_metrics(dict(evidence.metrics))
+    for path, text in evidence.artifacts.items():
+        mlflow.log_text(text, path)
+
+
+def _log_module(module: nn.Module, signature: ModelSignature) -> str:
+    if signature.inputs is None or not signature.inputs.is_tensor_spec():
+        raise RegistryError(
+            "The model's signature has no tensor inputs, which a torch.export archive needs.",
+            remedy="Register the parent with a tensor signature (mlflow.models.infer_signature on numpy arrays).",
+        )
+    # Zeros, never a real sample: the example is stored with the model for everyone to see. Two rows, because
+    # torch.export takes an axis of size one for a constant.
+    example = [
+        np.zeros([2 if size == -1 else size for size in spec.shape], dtype=spec.type)
+        for spec in signature.inputs.inputs
+    ]
+    with warnings.catch_warnings():
+        # torch.export's own tracer warns about its internals; nothing a user could act on.
+        warnings.simplefilter("ignore")
+        try:
+            info = mlflow.pytorch.log_model(
+                module.eval(),
+                name="model",
+                signature=signature,
+                input_example=example[0],
+                # Given, because MLflow would otherwise start a process per model to find them out.
+                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"numpy=={np.__version__}"],
+            )
+        except MlflowException as error:
+            raise RegistryError(
+                f"MLflow could not log the model: {error}.", remedy="Check the MLflow server."
+            ) from error
+    return str(info.model_id)
+
+
+def _verify_logged(model_id: str, module: nn.Module) -> None:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=folder))
+        logged = read_pt2_weights(next(root.rglob("*.pt2")))
+    expected = module.state_dict()
+    wrong = [name for name in expected if name not in logged or not torch.equal(expected[name], logged[name])]
+    if wrong:
+        raise RegistryError(
+            f"The logged model differs from the one that was meant: {', '.join(wrong[:5])}.",
+            remedy="Nothing was registered. Check the artifact store, then run again.",
+        )

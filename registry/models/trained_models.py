@@ -1,0 +1,111 @@
+"""Registering a trained module with its training record: the entrance for models trained anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from oubli.components.errors import TrainingRecordError
+from oubli.components.evaluation import evaluate, retained_gradient_norm
+from oubli.components.objective import Objective
+from oubli.components.samples import Samples
+from oubli.registry.models.lineage import Lineage, Method
+from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
+from oubli.registry.models.registration import (
+    Evidence,
+    experiment_for,
+    register_version,
+    set_alias,
+    signature_for,
+    store_record,
+)
+from oubli.registry.models.weights import weights_digest
+from oubli.registry.settings import Settings, load_settings
+from oubli.registry.training.recipe import Recipe
+from oubli.registry.training.training_data import TrainingData
+from oubli.registry.training.training_record import Split, TrainingRecord
+
+_TRAINED = Lineage(method=Method.TRAINED, verdict="trained")
+
+
+def register_trained(
+    name: str,
+    module: nn.Module,
+    record: TrainingRecord,
+    *,
+    settings: Settings | None = None,
+    alias: str = TRAINED_ALIAS,
+    lineage: Lineage = _TRAINED,
+    without: frozenset[str] = frozenset(),
+    version_tags: Mapping[str, str] | None = None,
+    parent: RegisteredVersion | None = None,
+    seconds: float | None = None,
+) -> RegisteredVersion:
+    """Measure `module` on its training and test data and register it as a new version of `name`.
+
+    without: ids that it was not trained on although the data holds them. seconds: how long training took, if known.
+    Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
+    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
+    """
+    settings = settings or load_settings()
+    registry = ModelRegistry(settings)
+    recipe = Recipe.of(record, settings)
+    module = recipe.module(module.state_dict())
+    data = TrainingData.of(record)
+    train, test = data.samples(Split.TRAIN, without=without).load(), data.samples(Split.TEST).load()
+    if record.n != len(train) + len(without):
+        raise TrainingRecordError(
+            f"The training record of {name} says n = {record.n}, but its data has {len(train) + len(without)} "
+            f"training rows.",
+            remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
+        )
+    metrics = _metrics(settings, recipe, module, train, test)
+    version = register_version(
+        registry,
+        name=name,
+        module=module,
+        signature=signature_for(module, torch.zeros_like(train.inputs[:2])),
+        experiment_id=experiment_for(registry, name, parent),
+        run_name=f"{lineage.method.value} {name}",
+        evidence=Evidence(
+            params=lineage.params(record),
+            metrics=metrics if seconds is None else metrics | {"seconds": seconds},
+            artifacts={
+                "oubli/training_record.json": record.to_json(),
+                "oubli/evidence.json": json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
+            },
+        ),
+        version_tags={
+            "oubli.method": lineage.method.value,
+            "oubli.weights_sha256": weights_digest(module.state_dict()),
+            **store_record(settings.store_root, record),
+            **(version_tags or {}),
+        },
+        description=f"{lineage.method.value.capitalize()} on {len(train)} samples.",
+    )
+    set_alias(registry, version, alias)
+    return version
+
+
+def _metrics(settings: Settings, recipe: Recipe, module: nn.Module, train: Samples, test: Samples) -> dict[str, float]:
+    """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
+    objective = Objective(
+        module, recipe.loss, recipe.record.l2, device=settings.torch_device(), dtype=recipe.compute_dtype
+    )
+    theta = objective.theta()
+    metrics = {
+        "retained_samples": float(len(train)),
+        "test_samples": float(len(test)),
+        "retained_gradient_norm": retained_gradient_norm(objective, theta, train),
+    }
+    for name, samples in (("retained", train), ("test", test)):
+        if len(samples) == 0:
+            continue
+        found = evaluate(objective, theta, samples)
+        metrics[f"{name}_loss"] = found.loss
+        if found.accuracy is not None:
+            metrics[f"{name}_accuracy"] = found.accuracy
+    return metrics

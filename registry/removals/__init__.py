@@ -1,0 +1,1 @@
+"""What is to be forgotten, what was, and how each removal ended."""

@@ -1,0 +1,72 @@
+"""The inbox: removal files that wait for the next compliance run, and where they go afterwards.
+
+    <store>/inbox/<model>/<file>                      waiting
+    <store>/processed/<model>/<time>/outcome.json     how the removal ended
+    <store>/processed/<model>/<time>/files/<file>     what it took
+    <store>/rejected/<model>/<time>/<file>            unreadable or unresolvable, with <file>.error.txt beside it
+
+A file is moved only after the outcome it led to is recorded. A crash in between leaves it in the inbox, where the
+next run finds its samples already removed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from oubli.components.errors import OubliError
+from oubli.registry.removals.removal_job import RemovalOutcome
+from oubli.registry.storage.local_store import local_path
+from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.uris import join, scheme_of
+
+_INBOX = "inbox"
+
+
+def waiting(store_root: str, models: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """URIs of the waiting files by model, both sorted; of `models` alone where given."""
+    prefix = join(store_root, _INBOX)
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in store_for(prefix).list(prefix):
+        model, separator, _name = _below(entry.uri, prefix).partition("/")
+        if separator and (models is None or model in models):
+            found[model].append(entry.uri)
+    return dict(sorted(found.items()))
+
+
+def settle(store_root: str, model: str, files: Sequence[str], outcome: RemovalOutcome) -> str:
+    """Move taken files to the processed prefix, the outcome beside them; the folder they went to."""
+    folder = join(store_root, "processed", model, _now())
+    store = store_for(folder)
+    store.write(join(folder, "outcome.json"), outcome.model_dump_json(indent=2).encode())
+    for uri in files:
+        store.move(uri, join(folder, "files", _name(store_root, model, uri)))
+    return folder
+
+
+def reject(store_root: str, model: str, uri: str, error: OubliError) -> str:
+    """Move a file that cannot be used aside, the reason beside it; where it went."""
+    target = join(store_root, "rejected", model, _now(), _name(store_root, model, uri))
+    store = store_for(target)
+    store.write(f"{target}.error.txt", f"{error.problem}\n{error.remedy}\n".encode())
+    store.move(uri, target)
+    return target
+
+
+def _name(store_root: str, model: str, uri: str) -> str:
+    """With its folders within the model's inbox, so that files of equal names stay apart."""
+    return _below(uri, join(store_root, _INBOX, model))
+
+
+def _below(uri: str, prefix: str) -> str:
+    """The path of an object within a folder, as `join` takes it."""
+    if scheme_of(uri) in ("", "file"):
+        # As paths: a listing's URIs are absolute and escaped, whatever the prefix was.
+        return local_path(uri).relative_to(local_path(prefix)).as_posix()
+    return uri.removeprefix(f"{prefix}/")
+
+
+def _now() -> str:
+    # To the microsecond, so that no two runs share a folder.
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%fZ")

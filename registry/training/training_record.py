@@ -1,0 +1,196 @@
+"""The training record: what must be known about a trained model to remove samples from it.
+
+It is logged as JSON with the model version. Its fields carry descriptions, so that its JSON schema documents itself.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from oubli.components.errors import TrainingRecordError
+from oubli.components.losses import Loss
+from oubli.registry.training.imports import IMPORT_STRING
+
+SCHEMA_VERSION: Literal[1] = 1
+_SHOWN_CHARACTERS = 60
+
+ImportString = Annotated[str, Field(pattern=IMPORT_STRING)]
+ColumnName = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class LabelKind(StrEnum):
+    """How a label column becomes a tensor."""
+
+    CLASS = "class"  # int64 class numbers
+    FLOAT = "float"  # float32 targets
+    AS_STORED = "as_stored"  # integers as int64, floating-point numbers as float32
+
+
+class Split(StrEnum):
+    """The two parts of a dataset."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Precision(StrEnum):
+    """Floating-point type of a model's parameters."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+_LABELS_OF = {
+    Loss.CROSS_ENTROPY: LabelKind.CLASS,
+    Loss.BCE_WITH_LOGITS: LabelKind.FLOAT,
+    Loss.MSE: LabelKind.FLOAT,
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitRule(_Model):
+    """Which rows the model was trained on, and which it is tested on."""
+
+    column: ColumnName = Field(default="split", description="Column that says which split a row belongs to.")
+    train: str = Field(default="train", description="Its value in rows that the model was trained on.")
+    test: str = Field(default="test", description="Its value in rows held out to test the model.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if self.train == self.test:
+            raise ValueError("the train and test values must differ")
+        return self
+
+    def value(self, split: Split) -> str:
+        return self.train if split is Split.TRAIN else self.test
+
+
+class DatasetReference(_Model):
+    """Where the training data lies, the digest of its bytes, and its columns."""
+
+    uri: str = Field(min_length=1, description="A Parquet file, or a folder of Parquet parts (s3:// or file://).")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the file; for a folder, over sorted lines 'relative-path sha256' of its parts.",
+    )
+    id_column: ColumnName = Field(default="sample_id", description="Column of unique sample ids (string).")
+    label_column: ColumnName = Field(default="label", description="Column of labels or targets.")
+    subject_column: ColumnName | None = Field(
+        default=None, description="Column of the person or owner a sample belongs to (string), if there is one."
+    )
+    split: SplitRule = Field(default=SplitRule(), description="Which rows are for training and which for testing.")
+
+
+class ImageDecoder(_Model):
+    """Images stored as uint8 bytes, row-major, channels last (HWC): (byte * scale - mean) / std."""
+
+    kind: Literal["image"] = Field(default="image", description="Discriminator.")
+    column: ColumnName = Field(default="image", description="Column of height * width * channels bytes per row.")
+    height: int = Field(gt=0, description="Rows of pixels.")
+    width: int = Field(gt=0, description="Pixels per row.")
+    channels: int = Field(gt=0, description="Values per pixel.")
+    scale: Positive = Field(default=1 / 255, description="Factor from a byte to a number, before normalisation.")
+    mean: tuple[Finite, ...] = Field(default=(0.0,), description="Subtracted per channel (one value serves all).")
+    std: tuple[Positive, ...] = Field(default=(1.0,), description="Divisor per channel (one value serves all).")
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
+        return self
+
+
+class VectorDecoder(_Model):
+    """Numeric features: (value - mean) / std."""
+
+    kind: Literal["vector"] = Field(default="vector", description="Discriminator.")
+    columns: tuple[ColumnName, ...] = Field(
+        min_length=1, description="Numeric columns in the order of the features, or one column of lists of numbers."
+    )
+    mean: tuple[Finite, ...] | None = Field(default=None, description="Subtracted per feature.")
+    std: tuple[Positive, ...] | None = Field(default=None, description="Divisor per feature.")
+
+
+Decoder = Annotated[ImageDecoder | VectorDecoder, Field(discriminator="kind")]
+
+
+class FactoryReference(_Model):
+    """A callable by name, and the keyword arguments to call it with."""
+
+    target: ImportString = Field(description="Import string 'package.module:name', under an allow-listed prefix.")
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Keyword arguments, as JSON values.")
+
+
+class TrainingRecord(_Model):
+    """How a model version was trained. Written once, with the version; never edited."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Version of this schema.")
+    dataset: DatasetReference = Field(description="The training data.")
+    decoder: Decoder = Field(description="How a row's columns become the model's input.")
+    loss: Loss | ImportString = Field(
+        description="The per-sample loss: a name, or an import string of (outputs, labels) -> (n,) losses."
+    )
+    l2: float = Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2 in the objective.")
+    n: int = Field(gt=0, description="Samples the model was trained on.")
+    seed: int = Field(ge=0, description="Seed of the training, given to the retraining too.")
+    factory: FactoryReference = Field(description="Builds the untrained torch module.")
+    retrain: FactoryReference = Field(description="Trains a fresh module on given samples, as the model was trained.")
+    convex: bool = Field(description="Whether the objective is convex in the parameters.")
+    dtype: Precision = Field(default=Precision.FLOAT32, description="Floating-point type of the parameters.")
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What the loss needs; a loss of the user's own takes labels as they are stored."""
+        return _LABELS_OF[self.loss] if isinstance(self.loss, Loss) else LabelKind.AS_STORED
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TrainingRecord:
+        """TrainingRecordError lists every wrong field with what was expected and found."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise TrainingRecordError(
+                f"The training record is not JSON: {error}.", remedy="Attach a valid record to the version."
+            ) from error
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise TrainingRecordError(
+                f"The training record was written by a newer version of Oubli: schema {version}, "
+                f"this one reads up to {SCHEMA_VERSION}.",
+                remedy="Upgrade Oubli.",
+            )
+        try:
+            # From JSON text, where lists stand for tuples and strings for enums.
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problems = "; ".join(_described(entry) for entry in error.errors(include_url=False))
+            raise TrainingRecordError(
+                f"The training record has {error.error_count()} wrong fields: {problems}.",
+                remedy="Correct them and attach the record to the version again.",
+            ) from error
+
+
+def _described(entry: Any) -> str:
+    place = ".".join(str(step) for step in entry["loc"]) or "the whole record"
+    if entry["type"] == "missing":
+        return f"{place}: expected a value, found none"
+    if entry["type"] == "extra_forbidden":
+        return f"{place}: no such field in schema {SCHEMA_VERSION}"
+    expected = entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    found = repr(entry["input"])
+    if len(found) > _SHOWN_CHARACTERS:
+        found = found[:_SHOWN_CHARACTERS] + "..."
+    return f"{place}: expected {expected}, found {found}"

@@ -1,0 +1,98 @@
+"""A run's params: the same names whatever made the model, so that MLflow lines them up."""
+
+from __future__ import annotations
+
+import pytest
+
+from oubli.components.losses import Loss
+from oubli.registry.models.lineage import Lineage, Method
+from oubli.registry.training.training_record import DatasetReference, FactoryReference, TrainingRecord, VectorDecoder
+
+SHA = "ab" * 32
+# What MLflow takes for the value of a param, in characters.
+MLFLOW_LIMIT = 6000
+
+RECORD = TrainingRecord(
+    dataset=DatasetReference(uri="/data/blobs.parquet", sha256=SHA),
+    decoder=VectorDecoder(columns=("values",)),
+    loss=Loss.CROSS_ENTROPY,
+    l2=1e-3,
+    n=200,
+    seed=7,
+    factory=FactoryReference(target="oubli.components.reference.models:logistic_regression"),
+    retrain=FactoryReference(target="oubli.components.reference.training:fit_convex"),
+    convex=True,
+)
+LINEAGES = {
+    Method.TRAINED: Lineage(method=Method.TRAINED, verdict="trained"),
+    Method.UNLEARNED: Lineage(
+        method=Method.UNLEARNED,
+        verdict="accepted",
+        parent_version="3",
+        request_ids=("req-1", "req-2"),
+        removed=5,
+        removed_in_all=12,
+        removal_digest="cd" * 32,
+        config_digest="ef" * 32,
+    ),
+    Method.RETRAINED: Lineage(method=Method.RETRAINED, verdict="retrained", parent_version="3", removed_in_all=12),
+}
+
+
+def test_every_method_has_the_same_params() -> None:
+    assert set(LINEAGES) == set(Method)
+    names = {method: set(lineage.params(RECORD)) for method, lineage in LINEAGES.items()}
+    assert names[Method.TRAINED] == names[Method.UNLEARNED] == names[Method.RETRAINED]
+
+
+def test_params_are_short_texts_and_never_empty() -> None:
+    # MLflow's page shows an empty param as if it were missing.
+    for lineage in LINEAGES.values():
+        for name, value in lineage.params(RECORD).items():
+            assert isinstance(value, str), name
+            assert 0 < len(value) < MLFLOW_LIMIT, name
+
+
+def test_params_of_a_removal() -> None:
+    assert LINEAGES[Method.UNLEARNED].params(RECORD) == {
+        "method": "unlearned",
+        "verdict": "accepted",
+        "parent_version": "3",
+        "request_ids": "req-1, req-2",
+        "removed": "5",
+        "removed_in_all": "12",
+        "removal_set_digest": "cd" * 32,
+        "config_digest": "ef" * 32,
+        "dataset_sha256": SHA,
+        "training_samples": "200",
+        "loss": "cross_entropy",
+        "l2": "0.001",
+        "seed": "7",
+        "convex": "true",
+        "factory": "oubli.components.reference.models:logistic_regression",
+    }
+
+
+def test_params_of_a_training_name_no_parent() -> None:
+    params = LINEAGES[Method.TRAINED].params(RECORD)
+    assert {params[name] for name in ("parent_version", "request_ids", "removal_set_digest", "config_digest")} == {
+        "none"
+    }
+    assert (params["removed"], params["removed_in_all"]) == ("0", "0")
+
+
+def test_a_loss_of_ones_own_is_named() -> None:
+    record = RECORD.model_copy(update={"loss": "my.losses:focal"})
+    assert LINEAGES[Method.TRAINED].params(record)["loss"] == "my.losses:focal"
+
+
+@pytest.mark.parametrize(("count", "listed"), [(1, True), (40, True), (1000, False)])
+def test_many_requests_are_counted_instead_of_listed(count: int, listed: bool) -> None:
+    requests = tuple(f"request-{number}" for number in range(count))
+    shown = Lineage(Method.UNLEARNED, "accepted", request_ids=requests).params(RECORD)["request_ids"]
+    assert len(shown) <= 500
+    if listed:
+        assert shown == ", ".join(requests)
+    else:
+        assert shown.startswith(f"{count} requests")
+        assert "oubli/evidence.json" in shown
