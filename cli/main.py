@@ -42,6 +42,8 @@ def options(
     debug: bool = typer.Option(False, "--debug", help="Show logs, and stack traces of errors."),
 ) -> None:
     """Options of every command; they stand before its name."""
+    if "--help" in sys.argv:
+        return  # leaves nothing behind
     from oubli.registry.settings import load_settings, prepare_environment
 
     prepare_environment(load_settings(), console_logs=debug)

@@ -103,3 +103,5 @@ def prepare_environment(settings: Settings, *, console_logs: bool = True) -> Non
         defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # Prefect makes its own folder in it, but not the folder itself.
+    settings.home.mkdir(parents=True, exist_ok=True)

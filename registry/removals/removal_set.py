@@ -119,7 +119,7 @@ class RemovalSet:
         if unknown_rows and unknown is UnknownIds.ERROR:
             raise UnknownIdsError(
                 f"{len(unknown_rows)} ids are not in the training data: {_places(unknown_rows)}.",
-                remedy="Correct the rows, or let unknown ids be reported instead of refused.",
+                remedy="Correct the rows, or set unknown_ids = 'report' to count them and go on.",
             )
         return ResolvedRemoval(
             new_ids=tuple(sorted(asked - already_removed)),

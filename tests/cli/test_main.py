@@ -88,6 +88,12 @@ def test_each_commands_help(command: str, words: list[str]) -> None:
     assert [word for word in words if word not in text] == []
 
 
+def test_help_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "oubli"), "show", "--help"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_selections_are_those_of_the_configuration() -> None:
     # Written twice, so that help needs no heavy import.
     choices = get_args(get_type_hints(unlearn)["selection"])
