@@ -97,6 +97,8 @@ def prepare_environment(settings: Settings, *, console_logs: bool = True) -> Non
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # MLflow's own bars for each artifact folder would cut through ours.
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Its default of 7, each pause twice the last, keeps a person waiting for minutes on a server that is down.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     }
     if not console_logs:
         # The server keeps the logs; on the terminal only what a person asked for.

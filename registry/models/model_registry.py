@@ -109,13 +109,13 @@ class ModelRegistry:
 
     def version(self, name: str, version: str) -> RegisteredVersion:
         try:
-            return _registered(self.client.get_model_version(name, version))
+            return as_registered(self.client.get_model_version(name, version))
         except MlflowException as error:
             raise self._missing(error, name, f"version {version}") from None
 
     def by_alias(self, name: str, alias: str) -> RegisteredVersion:
         try:
-            return _registered(self.client.get_model_version_by_alias(name, alias))
+            return as_registered(self.client.get_model_version_by_alias(name, alias))
         except MlflowException as error:
             raise self._missing(error, name, f"alias {alias!r}") from None
 
@@ -134,7 +134,7 @@ class ModelRegistry:
     def by_outcome(self, name: str, outcome: str) -> RegisteredVersion | None:
         """The version that an outcome was registered as, if it was."""
         found = self.client.search_model_versions(f"name = '{name}' and tags.`oubli.outcome` = '{outcome}'")
-        return _registered(min(found, key=lambda version: int(version.version))) if found else None
+        return as_registered(min(found, key=lambda version: int(version.version))) if found else None
 
     def aliases(self, version: RegisteredVersion) -> list[str]:
         # A search leaves aliases empty; only this call fills them.
@@ -227,7 +227,7 @@ class ModelRegistry:
         )
 
 
-def _registered(version: ModelVersion) -> RegisteredVersion:
+def as_registered(version: ModelVersion) -> RegisteredVersion:
     return RegisteredVersion(
         name=version.name,
         version=str(version.version),

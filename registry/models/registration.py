@@ -7,9 +7,11 @@ closes. Nothing of an existing version, run or model is ever changed.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -21,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 
 from oubli.components.errors import RegistryError
-from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, _registered
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, as_registered
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
 from oubli.registry.storage.stores import store_for
@@ -91,8 +93,8 @@ def register_version(
         _log_evidence(evidence)
         model_id = _log_module(module, signature)
         _verify_logged(model_id, module)
-    if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
-        client.create_registered_model(name)
+    if name not in {model.name for model in client.searchas_registered_models(f"name = '{name}'")}:
+        client.createas_registered_model(name)
     created = client.create_model_version(
         name,
         source=f"models:/{model_id}",
@@ -101,12 +103,12 @@ def register_version(
         tags=dict(version_tags),
         description=description,
     )
-    return _registered(created)
+    return as_registered(created)
 
 
 def set_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -> None:
     """Move `alias` to `version` in one step."""
-    registry.client.set_registered_model_alias(version.name, alias, version.version)
+    registry.client.setas_registered_model_alias(version.name, alias, version.version)
 
 
 def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, outcome: str) -> int:
@@ -184,9 +186,6 @@ def _log_module(module: nn.Module, signature: ModelSignature) -> str:
 
 
 def _verify_logged(model_id: str, module: nn.Module) -> None:
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=folder))
         logged = read_pt2_weights(next(root.rglob("*.pt2")))
