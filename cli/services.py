@@ -93,6 +93,7 @@ class Services:
     def environment(self) -> dict[str, str]:
         """What the services and the flows they run see."""
         return {
+            "PREFECT_HOME": str((self.settings.home / "prefect").resolve()),
             **os.environ,
             "PREFECT_API_URL": f"{self.prefect_url}/api",
             "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
