@@ -93,8 +93,8 @@ def register_version(
         _log_evidence(evidence)
         model_id = _log_module(module, signature)
         _verify_logged(model_id, module)
-    if name not in {model.name for model in client.searchas_registered_models(f"name = '{name}'")}:
-        client.createas_registered_model(name)
+    if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
+        client.create_registered_model(name)
     created = client.create_model_version(
         name,
         source=f"models:/{model_id}",
@@ -108,7 +108,7 @@ def register_version(
 
 def set_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -> None:
     """Move `alias` to `version` in one step."""
-    registry.client.setas_registered_model_alias(version.name, alias, version.version)
+    registry.client.set_registered_model_alias(version.name, alias, version.version)
 
 
 def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, outcome: str) -> int:
