@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from oubli.cli.tables import evidence_table, print_outcome
+from oubli.cli.tables import evidence_table, print_outcome, this_command
 from oubli.components.errors import ModelNotFound
 from oubli.components.losses import Loss
 from oubli.flows.train import train
@@ -179,4 +179,5 @@ def comparison_url(parent: RegisteredVersion, outcome: RemovalOutcome) -> str:
 
 
 def _show_commands(outcomes: list[RemovalOutcome]) -> list[str]:
-    return [f"oubli show {outcome.model} {outcome.version}" for outcome in outcomes if outcome.version is not None]
+    registered = [outcome for outcome in outcomes if outcome.version is not None]
+    return [f"{this_command()} show {outcome.model} {outcome.version}" for outcome in registered]

@@ -5,7 +5,10 @@ Names and ids are printed as Text: a square bracket in one is no markup of rich'
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -26,6 +29,14 @@ _STYLES = {
 _SETS = {"forget": "Forget", "retained": "Retained", "test": "Test"}
 
 
+def this_command() -> str:
+    """How to call `oubli` from here: by its path where its environment is not on the search path."""
+    if shutil.which("oubli") is not None:
+        return "oubli"
+    path = Path(sys.executable).with_name("oubli")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
     """One headline, the counts, and for a refusal every reason and what to do."""
     console.print(Text(outcome.headline, style=f"bold {_STYLES[outcome.status]}"))
@@ -44,13 +55,13 @@ def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
     if outcome.advice:
         console.print(Text(outcome.advice), soft_wrap=True)
     if outcome.version:
-        console.print(Text(f"Evidence: oubli show {outcome.model} {outcome.version}"), soft_wrap=True)
+        console.print(Text(f"Evidence: {this_command()} show {outcome.model} {outcome.version}"), soft_wrap=True)
 
 
 def print_trained(console: Console, version: RegisteredVersion) -> None:
     console.print(Text(f"{version.name}: version {version.version} registered", style="bold green"))
     console.print(Text(version.description))
-    console.print(Text(f"Evidence: oubli show {version.name} {version.version}"), soft_wrap=True)
+    console.print(Text(f"Evidence: {this_command()} show {version.name} {version.version}"), soft_wrap=True)
 
 
 def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str, float]) -> Table:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from oubli.cli.tables import evidence_table, facts_table, print_outcome, print_trained
+from oubli.cli.tables import evidence_table, facts_table, print_outcome, print_trained, this_command
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.removal_job import RemovalOutcome, Status
 
@@ -124,7 +126,7 @@ def test_a_removal_shows_its_counts_and_where_to_look(console: Console) -> None:
         "25 samples removed from version 4; 3 samples had been removed before; 2 ids are not in the training data."
         in text
     )
-    assert "Evidence: oubli show digits 5" in text
+    assert "oubli show digits 5" in text
 
 
 def test_counts_of_nothing_are_left_out(console: Console) -> None:
@@ -158,3 +160,11 @@ def test_a_trained_version(console: Console) -> None:
     assert "digits: version 1 registered" in text
     assert "Trained on 5 samples." in text
     assert "oubli show digits 1" in text
+
+
+def test_the_command_is_named_so_that_it_can_be_run_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Path(sys.executable).with_name("oubli")
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert this_command() == "oubli"
+    monkeypatch.setenv("PATH", "")
+    assert Path(this_command()).absolute() == installed
