@@ -11,7 +11,7 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
   nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
   nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup demo serve test test-s3 lint format lock clean
+.PHONY: help setup demo serve test test-s3 test-kernels lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,11 @@ test: setup ## every test that needs no outside service
 
 test-s3: setup ## the tests marked s3; the server is named by the environment (tests/README.md)
 	$(BIN)/python -m pytest -m s3
+
+test-kernels: setup ## the GPU kernels, compiled and run by Triton's interpreter; no GPU needed
+	@# The version that torch's CUDA build brings; kept out of the environment, as it is large.
+	test -d build/triton || $(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.7.1
+	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/components/selection/test_cuda.py
 
 lint: setup ## ruff and strict mypy
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from oubli.cli import demo, serve, show, train, unlearn
+from oubli.cli import demo, select, serve, show, train, unlearn
 from oubli.components.errors import OubliError
 
 _HELP = """Remove samples from registered torch models, with evidence.
@@ -35,6 +35,7 @@ app.command()(train.train)
 app.command()(unlearn.unlearn)
 app.command()(show.show)
 app.command()(serve.serve)
+app.command()(select.select)
 
 
 @app.callback()

@@ -14,7 +14,13 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.selection.columns import NOISE_SCALE, as_rows, rescaled, with_noise
+from oubli.components.selection.columns import (
+    NOISE_SCALE,
+    as_rows,
+    power_of_two,
+    refuse_non_finite,
+    with_noise,
+)
 from oubli.components.selection.ranks import Ranks
 
 Floats = NDArray[np.float64]
@@ -75,19 +81,20 @@ def l_codec(
 def _variables(
     response: ArrayLike | Tensor, columns: ArrayLike | Tensor, given: ArrayLike | Tensor | None
 ) -> tuple[Ranks, Floats, Floats | None]:
-    ranks = Ranks.of(as_rows(response, "response", 1).astype(np.float64))
-    free = _matrix(columns, "columns", len(ranks.below))
-    if given is None:
-        return ranks, rescaled(free), None
-    # One scale for both: a distance in (X, Z) adds their squares.
-    both = rescaled(np.concatenate([_matrix(given, "given", len(ranks.below)), free], axis=1))
-    split = both.shape[1] - free.shape[1]
-    return ranks, both[:, split:], both[:, :split]
+    """Ranks of Y; Z and X as (N, q) matrices on one scale, as a distance in (X, Z) adds their squares."""
+    values = as_rows(response, "response", 1).astype(np.float64)
+    refuse_non_finite(values, "response")
+    free = _matrix(columns, "columns", len(values))
+    fixed = None if given is None else _matrix(given, "given", len(values))
+    largest = max(float(np.abs(matrix).max()) for matrix in (free, fixed) if matrix is not None)
+    scale = power_of_two(np.array(largest))
+    return Ranks.of(values), free * scale, None if fixed is None else fixed * scale
 
 
 def _matrix(values: ArrayLike | Tensor, name: str, count: int) -> Floats:
-    axes = 1 if np.ndim(values) == 1 else 2
-    matrix = as_rows(values, name, axes).astype(np.float64).reshape(-1, 1 if axes == 1 else np.shape(values)[1])
+    array = as_rows(values, name, 1 if np.ndim(values) == 1 else 2)
+    refuse_non_finite(array, name)
+    matrix = array.astype(np.float64).reshape(len(array), -1)
     if matrix.shape[0] != count or matrix.shape[1] == 0:
         raise ConfigurationError(
             f"{name}: expected {count} rows, as the response has, and a column or more, found shape {matrix.shape}.",
@@ -97,7 +104,7 @@ def _matrix(values: ArrayLike | Tensor, name: str, count: int) -> Floats:
 
 
 def _noisy(matrix: Floats, noise_scale: float, generator: np.random.Generator) -> Floats:
-    return np.stack([with_noise(column, noise_scale, generator) for column in matrix.T], axis=1)
+    return with_noise(matrix.T, noise_scale, generator).T
 
 
 def _tied_neighbours(points: Floats, generator: np.random.Generator) -> Integers:

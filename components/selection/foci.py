@@ -1,25 +1,25 @@
 """L-FOCI: the columns that carry what is known about a response, in order [AC21, section 5; M22, section 4].
 
-Axes: N samples (rows), p columns (slices), q of them not constant, k neighbours kept for each row.
+Axes: N samples (rows), p columns (slices), S tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.selection.columns import NOISE_SCALE, Columns, as_rows
+from oubli.components.selection.columns import NOISE_SCALE, Columns, as_rows, refuse_non_finite
+from oubli.components.selection.cpu import CpuEngine
+from oubli.components.selection.crew import Crew
 from oubli.components.selection.ranks import Ranks
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-_NEIGHBOURS = 32  # a candidate's nearest point is nearly always among a row's nearest few so far
 
 
 class StopReason(StrEnum):
@@ -50,6 +50,21 @@ class Selection:
     noise_scale: float
 
 
+class Engine(Protocol):
+    """Finds the next column; every engine finds the same ones."""
+
+    def best(self) -> tuple[int, int]:
+        """The column whose neighbours, beside those taken, fall short least in rank; and that shortfall.
+
+        Equal shortfalls: the lower column.
+        """
+        ...
+
+    def take(self, column: int) -> None:
+        """Add `column` to those taken."""
+        ...
+
+
 def l_foci(
     activations: ArrayLike | Tensor,
     losses: ArrayLike | Tensor,
@@ -57,44 +72,131 @@ def l_foci(
     noise_scale: float = NOISE_SCALE,
     generator: np.random.Generator,
     max_columns: int | None = None,
+    threads: int | None = None,
+    device: torch.device | str | None = None,
 ) -> Selection:
     """Select columns of (N, p) `activations` that together explain the (N,) `losses`; N from 2, p from 1.
 
     Columns are standardised, constant ones set aside, and noise of `noise_scale` standard deviations drawn
-    from `generator` for each of the others, in order. Then the column with the largest T(Y, Z), and again
+    for each from children of `generator` (columns.py). Then the column with the largest T(Y, Z), and again
     and again the one with the largest T(Y, Z | X), X being those taken so far, until the largest is <= 0.
     Equal scores: the lower column. At most `max_columns` are taken.
 
+    Runs on `device` (None: that of the activations), on the CPU with `threads` threads (None: every core).
+    The result depends on neither.
+
     Raises NonFiniteInput, naming the column, for NaN or infinity; ConfigurationError for shapes that do not
-    match.
+    match and for a device that cannot be used.
     """
+    place = _device(activations, device)
+    with Crew(threads) as crew:
+        return _select(activations, losses, noise_scale, generator, max_columns, crew, place)
+
+
+def l_foci_many(
+    activations: Sequence[ArrayLike] | Tensor,
+    losses: Sequence[ArrayLike] | Tensor,
+    *,
+    noise_scale: float = NOISE_SCALE,
+    generator: np.random.Generator,
+    max_columns: int | None = None,
+    threads: int | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Selection, ...]:
+    """`l_foci` of each of S (N, p) `activations` with its (N,) `losses`, many at once.
+
+    Selection i is that of l_foci with the i-th of `generator.spawn(S)`. On the CPU each of `threads` threads
+    makes whole selections, which keeps all of them busy where one small selection would not.
+    """
+    if len(activations) != len(losses):
+        raise ConfigurationError(
+            f"losses: expected {len(activations)} responses, one for each table, found {len(losses)}.",
+            remedy="Pass as many responses as tables.",
+        )
+    generators = generator.spawn(len(activations))
+    places = [_device(table, device) for table in activations]
+    alone = Crew(1)
+
+    def select(sample: int) -> Selection:
+        return _select(
+            activations[sample], losses[sample], noise_scale, generators[sample], max_columns, alone,
+            places[sample],
+        )  # fmt: skip
+
+    with Crew(threads if all(place.type == "cpu" for place in places) else 1) as crew:
+        return tuple(crew.each(select, range(len(generators))))
+
+
+def _device(activations: ArrayLike | Tensor, device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return activations.device if isinstance(activations, Tensor) else torch.device("cpu")
+    return torch.device(device)
+
+
+def _select(
+    activations: ArrayLike | Tensor,
+    losses: ArrayLike | Tensor,
+    noise_scale: float,
+    generator: np.random.Generator,
+    max_columns: int | None,
+    crew: Crew,
+    device: torch.device,
+) -> Selection:
     table = as_rows(activations, "activations", 2)
     response = as_rows(losses, "losses", 1).astype(np.float64)
+    refuse_non_finite(response, "losses")
     if len(table) != len(response):
         raise ConfigurationError(
             f"losses: expected {len(table)} rows, as the activations have, found {len(response)}.",
             remedy="Pass one loss for each row of activations.",
         )
     if max_columns is not None and max_columns < 1:
-        raise ConfigurationError(f"max_columns: expected at least 1, found {max_columns}.")
-    ranks = Ranks.of(response)
-    columns = Columns.of(table, noise_scale=noise_scale, generator=generator)
+        raise ConfigurationError(
+            f"max_columns: expected at least 1, found {max_columns}.", remedy="None sets no limit."
+        )
+    # Descending, so that a search that is heading for too large a shortfall shows it in its first rows.
+    rows = np.argsort(-response, kind="stable")
+    ranks = Ranks.of(response[rows])
+    columns = Columns.of(table, rows, noise_scale=noise_scale, generator=generator, crew=crew)
+    engine = _engine(columns, ranks, crew, device)
+    order, scores, stop, stop_score = _greedy(engine, ranks, len(columns.usable), max_columns)
+    return Selection(order, scores, stop, stop_score, columns.constant, noise_scale)
 
-    def ended(stop: StopReason, stop_score: float | None = None) -> Selection:
-        places = tuple(int(columns.kept[column]) for column in order)
-        return Selection(places, tuple(scores), stop, stop_score, columns.constant, noise_scale)
 
+def _engine(columns: Columns, ranks: Ranks, crew: Crew, device: torch.device) -> Engine:
+    """The engine for `device`: the one place that chooses."""
+    if device.type == "cpu":
+        return CpuEngine(columns, ranks, crew)
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device: expected cpu or a CUDA device that is present, found {device}.",
+            remedy="Pass cpu, or install torch's CUDA build where there is a GPU.",
+        )
+    # Late: Triton comes with torch's CUDA build alone.
+    from oubli.components.selection.cuda import CudaEngine
+
+    return CudaEngine(columns, ranks, device)
+
+
+def _greedy(
+    engine: Engine, ranks: Ranks, usable: int, max_columns: int | None
+) -> tuple[tuple[int, ...], tuple[float, ...], StopReason, float | None]:
+    """Order, scores, why it stopped and the score that was left."""
     order: list[int] = []
     scores: list[float] = []
     given = 0  # shortfall of the columns taken
+
+    def ended(
+        stop: StopReason, left: float | None = None
+    ) -> tuple[tuple[int, ...], tuple[float, ...], StopReason, float | None]:
+        return tuple(order), tuple(scores), stop, left
+
     if ranks.constant:
         return ended(StopReason.CONSTANT_RESPONSE)
-    if len(columns.values) == 0:
+    if usable == 0:
         return ended(StopReason.NO_USABLE_COLUMNS)
-    distances = np.zeros((len(table), len(table)))
-    np.fill_diagonal(distances, np.inf)
     while True:
-        column, shortfall = _best(columns.values, order, distances, ranks)
+        column, shortfall = engine.best()
         score = ranks.conditional(shortfall, given) if order else ranks.unconditional(shortfall)
         if score is None or score <= 0.0:
             return ended(StopReason.NO_GAIN, score)
@@ -103,59 +205,8 @@ def l_foci(
         given = shortfall
         if given == 0:
             return ended(StopReason.EXPLAINED)
-        if len(order) == len(columns.values):
+        if len(order) == usable:
             return ended(StopReason.ALL_TAKEN)
         if len(order) == max_columns:
             return ended(StopReason.LIMIT)
-        taken = columns.values[column]
-        distances += (taken[:, None] - taken) ** 2
-
-
-def _best(columns: Floats, order: list[int], distances: Floats, ranks: Ranks) -> tuple[int, int]:
-    """The column whose neighbours, beside those taken, fall short least in rank; and by how much."""
-    nearest, near = _nearest_few(distances)
-    best = (0, -1)
-    for candidate, values in enumerate(columns):
-        if candidate in order:
-            continue
-        neighbours = _neighbours(values, distances, nearest, near) if order else _adjacent(values)
-        shortfall = ranks.shortfall(neighbours)
-        if best[1] < 0 or shortfall < best[1]:
-            best = (candidate, shortfall)
-    return best
-
-
-def _adjacent(values: Floats) -> Integers:
-    """Nearest other of each of (N,) values: one of the two beside it once they are sorted."""
-    order = np.argsort(values, kind="stable")
-    gaps = np.diff(values[order])
-    left = np.concatenate([[np.inf], gaps])
-    right = np.concatenate([gaps, [np.inf]])
-    step = np.where(left <= right, -1, 1)
-    found = np.empty(len(values), dtype=np.int64)
-    found[order] = order[np.arange(len(values)) + step]
-    return found
-
-
-def _nearest_few(distances: Floats) -> tuple[Integers, Floats]:
-    """(N, k) int64 rows nearest to each row in the columns taken, and their squared distances, ascending."""
-    count = min(_NEIGHBOURS, len(distances) - 1)
-    few = np.argpartition(distances, count - 1, axis=1)[:, :count].astype(np.int64)
-    few = np.take_along_axis(few, np.argsort(np.take_along_axis(distances, few, 1), axis=1, kind="stable"), 1)
-    return few, np.take_along_axis(distances, few, 1)
-
-
-def _neighbours(values: Floats, distances: Floats, nearest: Integers, near: Floats) -> Integers:
-    """Nearest other of each row in the columns taken and `values` together.
-
-    It is among the row's nearest few unless all of those are farther than the last of them is without
-    `values`: then every row is looked at.
-    """
-    rows = np.arange(len(values))
-    reach = near + (values[nearest] - values[:, None]) ** 2
-    place = reach.argmin(axis=1)
-    found: Integers = nearest[rows, place]
-    (open_rows,) = np.nonzero(reach[rows, place] > near[:, -1])
-    if nearest.shape[1] < len(values) - 1 and len(open_rows):
-        found[open_rows] = (distances[open_rows] + (values - values[open_rows, None]) ** 2).argmin(axis=1)
-    return found
+        engine.take(column)

@@ -47,7 +47,7 @@ class Ranks:
         return int(np.maximum(self.below - self.below[neighbours], 0).sum())
 
     def unconditional(self, shortfall: int) -> float | None:
-        """T(Y, Z) from the shortfall of the neighbours in Z [AC21, eq. 2.3]; None where Y is constant."""
+        """T(Y, Z) from the shortfall of the neighbours in Z [AC21, section 2]; None where Y is constant."""
         count = len(self.below)
         spread = int((self.above * (count - self.above)).sum())
         if spread == 0:
@@ -55,7 +55,7 @@ class Ranks:
         return (count * (int(self.below.sum()) - shortfall) - int((self.above**2).sum())) / spread
 
     def conditional(self, shortfall: int, shortfall_given: int) -> float | None:
-        """T(Y, Z | X) from the shortfalls in (X, Z) and in X [AC21, eq. 2.2].
+        """T(Y, Z | X) from the shortfalls in (X, Z) and in X [AC21, section 2].
 
         None where the shortfall in X is 0: Y is a function of X as far as N points can tell.
         """

@@ -18,7 +18,7 @@ from oubli.components.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.removal_job import RemovalOutcome, Selection, Status, UnlearnConfig
 
-COMMANDS = ("demo", "train", "unlearn", "show", "serve")
+COMMANDS = ("demo", "train", "unlearn", "show", "serve", "select")
 HEAVY = {"torch", "mlflow", "prefect", "numpy", "pyarrow", "boto3", "scipy", "sklearn", "pandas"}
 
 # Runs the command as the installed script does, and says at the end which modules were imported.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-import importlib, pkgutil, sys
+import importlib, importlib.util, pkgutil, sys
 
 for name in ("mlflow", "prefect", "boto3", "botocore", "pydantic", "pydantic_settings", "pyarrow", "sklearn",
              "typer", "rich", "fastapi", "oubli.registry", "oubli.flows", "oubli.cli", "oubli.infra"):
@@ -15,6 +15,8 @@ for name in ("mlflow", "prefect", "boto3", "botocore", "pydantic", "pydantic_set
 import oubli.components
 
 names = [one.name for one in pkgutil.walk_packages(oubli.components.__path__, "oubli.components.")]
+if importlib.util.find_spec("triton") is None:
+    names.remove("oubli.components.selection.cuda")  # Triton comes with torch's CUDA build alone
 for name in names:
     importlib.import_module(name)
 print(*names)
