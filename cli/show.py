@@ -55,13 +55,11 @@ def _lineage(registry: ModelRegistry, shown: RegisteredVersion) -> list[tuple[st
 
 def _ancestry(registry: ModelRegistry, version: RegisteredVersion) -> str:
     """'3 (unlearned) from 2 (unlearned) from 1 (trained)'."""
-    steps = []
-    while True:
-        steps.append(f"{version.version} ({version.tags.get('oubli.method', 'registered elsewhere')})")
-        parent = version.tags.get("oubli.parent_version")
-        if parent is None:
-            return " from ".join(steps)
-        version = registry.version(version.name, parent)
+    methods = {
+        each.version: each.tags.get("oubli.method", "registered elsewhere") for each in registry.versions(version.name)
+    }
+    steps = (version.version, *version.ancestors)
+    return " from ".join(f"{step} ({methods.get(step, 'deleted')})" for step in steps)
 
 
 def _title(param: str) -> str:

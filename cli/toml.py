@@ -14,8 +14,8 @@ from oubli.components.errors import ConfigurationError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_toml(path: Path, model: type[Model], *, defaults: Mapping[str, Any] | None = None) -> Model:
-    """`path` as a `model`; what the file leaves out comes from `defaults`.
+def read_toml(path: Path, model: type[Model], *, overrides: Mapping[str, Any] | None = None) -> Model:
+    """`path` as a `model`; `overrides`, from the command line, win over the file.
 
     Raises ConfigurationError where the file is missing, is not TOML, or does not fit.
     """
@@ -28,7 +28,7 @@ def read_toml(path: Path, model: type[Model], *, defaults: Mapping[str, Any] | N
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}.", remedy="Correct the file.") from error
     try:
-        return model.model_validate({**(defaults or {}), **values})
+        return model.model_validate({**values, **(overrides or {})})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(step) for step in entry['loc']) or 'the file'}: {entry['msg']}"

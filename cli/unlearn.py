@@ -46,8 +46,12 @@ def unlearn(
     from oubli.flows.unlearn import unlearn as unlearn_flow
     from oubli.registry.removals.removal_job import Status, UnlearnConfig
 
-    chosen = {"selection": selection, "compare_with_retraining": compare}
-    settings = read_toml(config, UnlearnConfig, defaults=chosen) if config else UnlearnConfig.model_validate(chosen)
+    chosen: dict[str, object] = {}
+    if selection != "auto":
+        chosen["selection"] = selection
+    if compare:
+        chosen["compare_with_retraining"] = True
+    settings = read_toml(config, UnlearnConfig, overrides=chosen) if config else UnlearnConfig.model_validate(chosen)
     outcome = unlearn_flow(model, removals, settings)
     print_outcome(Console(), outcome)
     if outcome.status is Status.REFUSED:

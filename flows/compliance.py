@@ -6,13 +6,14 @@ from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from oubli.components.errors import DataError, OubliError
+from oubli.components.errors import RemovalSetError, UnknownIdsError
 from oubli.flows.retries import READS_AND_WRITES
 from oubli.flows.stages.fetch import check_removals
 from oubli.flows.unlearn import unlearn
 from oubli.registry.removals.inbox import reject, settle, waiting
 from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
 from oubli.registry.settings import load_settings
+from oubli.registry.storage.stores import store_for
 
 
 @task(name="look into the inbox", **READS_AND_WRITES)
@@ -26,9 +27,12 @@ def check_task(model: str, files: list[str], config: UnlearnConfig) -> list[str]
     settings = load_settings()
     usable = []
     for uri in files:
+        if not store_for(uri).exists(uri):
+            continue  # moved by an attempt that then lost the store
         try:
             check_removals(settings, model, [uri], config)
-        except DataError as error:
+        # Only what is the file's own fault; trouble with the model leaves it where it is.
+        except (RemovalSetError, UnknownIdsError) as error:
             moved = reject(settings.store_root, model, uri, error)
             get_run_logger().warning("Rejected a removal file, now at %s: %s", moved, error)
         else:
@@ -52,23 +56,34 @@ def compliance(models: list[str] | None = None, config: UnlearnConfig = UnlearnC
         models: Only these models' inboxes; empty for all.
         config: How the removals are done and when they are refused.
     """
-    outcomes: dict[str, str] = {}
-    failures: dict[str, OubliError] = {}
+    done: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    refused: list[str] = []
+    rejected = 0
     for model, files in waiting_task(models).items():
-        try:
-            usable = check_task(model, files, config)
-            if not usable:
-                continue
-            outcome = unlearn(model, usable, config)
-            settle_task(model, usable, outcome)
-        except OubliError as error:
-            failures[model] = error
-        else:
-            outcomes[model] = outcome.status.value
-    if failures:
-        return Failed(message="; ".join(f"{model}: {error}" for model, error in failures.items()))
-    if Status.REFUSED.value in outcomes.values():
-        refused = sorted(model for model, status in outcomes.items() if status == Status.REFUSED.value)
-        # A name of its own, so that an automation can call a person: these models need retraining.
-        return Completed(name="Refused", message=f"Refused, to be retrained: {', '.join(refused)}.")
-    return Completed(message=", ".join(f"{model}: {status}" for model, status in outcomes.items()) or "Inbox empty.")
+        checked = check_task(model, files, config, return_state=True)
+        if not checked.is_completed():
+            failed[model] = checked.message or ""
+            continue
+        usable = checked.result()
+        rejected += len(files) - len(usable)
+        if not usable:
+            continue
+        # As states: whatever goes wrong with one model, the others are still to be done.
+        removal = unlearn(model, usable, config, return_state=True)
+        if not removal.is_completed():
+            failed[model] = removal.message or ""
+            continue
+        outcome = removal.result()
+        settle_task(model, usable, outcome)
+        done[model] = outcome.status.value
+        if outcome.status is Status.REFUSED:
+            refused.append(model)
+    if failed:
+        return Failed(message="; ".join(f"{model}: {message}" for model, message in failed.items()))
+    # Names of their own, so that an automation can call a person.
+    if refused:
+        return Completed(name="Refused", message=f"To be retrained: {', '.join(refused)}. Rejected files: {rejected}.")
+    if rejected:
+        return Completed(name="Rejected", message=f"{rejected} files could not be used; see the rejected prefix.")
+    return Completed(message=", ".join(f"{model}: {status}" for model, status in done.items()) or "Inbox empty.")

@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".oubli"), description="Folder of the embedded MLflow, Prefect and store.")
     store: str = Field("", description="Root URI of the object store; empty for the folder HOME/store.")
     factory_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("oubli",), description="Comma-separated packages that model factories may be imported from."
+        ("oubli.components.reference",),
+        description="Comma-separated packages that factories, losses and trainers may be imported from.",
     )
     allow_pickled_models: bool = Field(
         False, description="Read weights by unpickling. Unpickling runs whatever code the file holds."
@@ -49,7 +50,10 @@ class Settings(BaseSettings):
     @cached_property
     def store_root(self) -> str:
         """Root URI of the object store, without a trailing slash."""
-        return (self.store or (self.home / "store").resolve().as_uri()).rstrip("/")
+        if "://" in self.store:
+            return self.store.rstrip("/")
+        # Absolute: what is stored names other objects by URI, and workers run in folders of their own.
+        return (Path(self.store) if self.store else self.home / "store").resolve().as_uri()
 
     @cached_property
     def tracking_uri(self) -> str:

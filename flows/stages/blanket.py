@@ -41,11 +41,12 @@ def blanket(settings: Settings, job: RemovalJob, on_progress: Progress | None = 
             "parameters": parameters,
             "slices": {str(one): count for one, count in zip(chosen.slices, chosen.counts, strict=True)},
             "candidate_slices": chosen.candidates,
+            "selection_noise_scale": chosen.noise_scale,
             "samples_that_selected_nothing": len(chosen.selected_nothing),
             "not_sliced": list(chosen.unsliced),
         }
 
-    return job.area.run("blanket", compute)
+    return job.area.run("blanket", compute, inputs=["fetch"])
 
 
 def _selection(job: RemovalJob, *, convex: bool) -> Selection:

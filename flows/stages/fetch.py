@@ -53,14 +53,17 @@ def fetch(
     counts = {"already_removed": len(resolved.already_removed), "unknown": len(resolved.unknown_rows)}
 
     if not resolved.new_ids:
+        outcomes = {request.before[each] for each in resolved.already_removed}
+        # Where one removal took them all, the version that it made; else the one that lacks them all.
+        made = registry.by_outcome(parent.name, min(outcomes)) if len(outcomes) == 1 else None
+        done = made or parent
         return RemovalOutcome(
             status=Status.ALREADY_DONE if resolved.already_removed else Status.NOTHING_TO_REMOVE,
-            outcome=parent.tags.get("oubli.outcome", ""),
-            model=parent.name,
-            parent_version=parent.tags.get("oubli.parent_version", parent.version),
-            version=parent.version,
-            run_id=parent.run_id,
-            removed=0,
+            outcome=done.tags.get("oubli.outcome", ""),
+            model=done.name,
+            parent_version=done.tags.get("oubli.parent_version", done.version),
+            version=done.version,
+            run_id=done.run_id,
             **counts,
         )
 
@@ -72,6 +75,7 @@ def fetch(
             model=parent.name,
             parent_version=parent.version,
             weights_sha256=weights_digest(weights),
+            record_sha256=parent.tags["oubli.record_sha256"],
             removal_digest=removal_digest,
             config=config,
         ),
@@ -82,7 +86,8 @@ def fetch(
         config=config,
     )
     if (earlier := finished_outcome(registry, job)) is not None:
-        return earlier
+        # Its own counts were another request's, which may have asked for more.
+        return earlier.model_copy(update={"removed": len(resolved.new_ids), **counts})
 
     def write(folder: Path) -> dict[str, Any]:
         save_weights(weights, folder / "weights.safetensors")

@@ -38,4 +38,4 @@ def gradients(settings: Settings, job: RemovalJob) -> StageResult:
             "median_gradient_norm": float(all_norms.median()),
         }
 
-    return job.area.run("gradients", compute)
+    return job.area.run("gradients", compute, inputs=["fetch"])

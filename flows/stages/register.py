@@ -16,10 +16,10 @@ from oubli.registry.models.registration import (
     close_unfinished_runs,
     log_run,
     register_version,
-    set_alias,
     signature_for,
 )
 from oubli.registry.models.weights import load_weights, weights_digest
+from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
@@ -31,7 +31,18 @@ def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome
     """How this very removal ended, where an earlier run finished it."""
     stage = job.area.finished("register")
     if stage is None:
-        return None
+        version = registry.by_outcome(job.model, job.outcome)
+        if version is None or job.area.finished("fetch") is not None:
+            return None
+        # Made long ago, and its work area has been cleaned up.
+        return RemovalOutcome(
+            status=Status.ALREADY_DONE,
+            outcome=job.outcome,
+            model=job.model,
+            parent_version=job.parent_version,
+            version=version.version,
+            run_id=version.run_id,
+        )
     outcome = RemovalOutcome.model_validate(stage.facts)
     if outcome.status is Status.REFUSED:
         return outcome
@@ -48,15 +59,16 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     close_unfinished_runs(materials.registry, materials.experiment_id, job.outcome)
     accepted = job.area.require("validate").facts["accepted"]
     outcome = _accepted(materials) if accepted else _refused(materials)
-    job.area.record("register", outcome.model_dump(mode="json"))
+    job.area.record("register", outcome.model_dump(mode="json"), inputs=["validate"])
     return outcome
 
 
 def _accepted(materials: Materials) -> RemovalOutcome:
     job, registry = materials.job, materials.registry
     version = registry.by_outcome(job.model, job.outcome) or _new_version(materials)
-    set_alias(registry, version, job.config.alias)
-    return _outcome(materials, Status.REGISTERED, version.version, version.run_id)
+    advice = move_alias(registry, version, job.config.alias)
+    outcome = _outcome(materials, Status.REGISTERED, version.version, version.run_id)
+    return outcome.model_copy(update={"advice": advice})
 
 
 def _refused(materials: Materials) -> RemovalOutcome:
@@ -70,7 +82,7 @@ def _refused(materials: Materials) -> RemovalOutcome:
     return _outcome(materials, Status.REFUSED, None, run_id).model_copy(
         update={
             "reasons": tuple(reason["sentence"] for reason in job.area.require("validate").facts["reasons"]),
-            "advice": f"Nothing was promoted. To retrain: oubli train --from {parent.label} --removals URI",
+            "advice": f"Nothing was promoted. To retrain: oubli train --from {parent.name} --removals URI",
         }
     )
 
@@ -93,7 +105,7 @@ def _new_version(materials: Materials) -> RegisteredVersion:
         evidence=evidence,
         version_tags={
             "oubli.method": Method.UNLEARNED.value,
-            "oubli.parent_version": parent.version,
+            **parent.child_tags(),
             "oubli.outcome": job.outcome,
             "oubli.weights_sha256": weights_digest(weights),
             "oubli.record": parent.tags["oubli.record"],

@@ -26,4 +26,4 @@ def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress
         save_weights(module.state_dict(), folder / "weights.safetensors")
         return {"seconds": seconds}
 
-    return job.area.run("retrain", compute)
+    return job.area.run("retrain", compute, inputs=["fetch"])

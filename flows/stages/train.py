@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from oubli.components.errors import RemovalSetError
 from oubli.components.progress import Progress
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.trained_models import register_trained
+from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_set import read_removal_set
-from oubli.registry.removals.removed_ids import removed_before, store_removed
+from oubli.registry.removals.removed_ids import removed_before, removed_from_any, store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import digest_key, keyed_digest
+from oubli.registry.storage.digests import digest_key, json_digest, keyed_digest
 from oubli.registry.storage.stores import store_for
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.train_spec import TrainSpec
@@ -21,14 +23,29 @@ from oubli.registry.training.training_record import Split
 
 
 def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = None) -> RegisteredVersion:
-    """Train `spec`'s recipe on its train split, register the model with its training record, set its alias."""
+    """Train `spec`'s recipe on its train split, register the model with its training record, set its alias.
+
+    What an earlier version of the same model has removed is left out: it must not come back with a new training.
+    """
     record = spec.record(dataset_sha256(spec.dataset_uri), n=1)
-    samples = TrainingData.of(record, verify=False).samples(Split.TRAIN).load()
-    record = record.model_copy(update={"n": len(samples)})
+    data = TrainingData.of(record, verify=False)
+    ids = data.ids().known
+    gone = {each: how for each, how in removed_from_any(ModelRegistry(settings), spec.model).items() if each in ids}
+    record = record.model_copy(update={"n": len(ids)})
     started = time.perf_counter()
-    module = Recipe.of(record, settings).train(samples, on_progress)
+    module = Recipe.of(record, settings).train(data.samples(Split.TRAIN, without=frozenset(gone)).load(), on_progress)
     seconds = time.perf_counter() - started
-    return register_trained(spec.model, module, record, settings=settings, alias=spec.alias, seconds=seconds)
+    return register_trained(
+        spec.model,
+        module,
+        record,
+        settings=settings,
+        alias=spec.alias,
+        lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(gone)),
+        without=frozenset(gone),
+        version_tags=store_removed(settings.store_root, "", (), gone) if gone else {},
+        seconds=seconds,
+    )
 
 
 def retrain(
@@ -36,29 +53,39 @@ def retrain(
 ) -> RegisteredVersion:
     """Train the recipe of a registered version again, without `removals` and without what was removed before.
 
-    The new version gets the alias `challenger`.
+    The new version gets the alias `challenger`. The same retraining again finds the version that it made. Raises
+    RemovalSetError where nothing would be left to train on.
     """
     registry = ModelRegistry(settings)
     parent = registry.resolve(model)
     record = registry.training_record(parent)
     data = TrainingData.of(record)
     before = removed_before(parent)
+    ids = data.ids()
     new_ids: tuple[str, ...] = ()
     request_ids: tuple[str, ...] = ()
     if removals:
-        resolved = read_removal_set(removals).resolve(data.ids(), frozenset(before))
+        resolved = read_removal_set(removals).resolve(ids, frozenset(before))
         new_ids, request_ids = resolved.new_ids, resolved.request_ids
     without = frozenset(before).union(new_ids)
+    if len(without) >= len(ids):
+        raise RemovalSetError(
+            f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
+        )
     digest = keyed_digest(digest_key(store_for(settings.store_root), settings.store_root), sorted(without))
+    outcome = json_digest({"retrain": parent.tags["oubli.record_sha256"], "model": parent.name, "without": digest})[:32]
+    if (earlier := registry.by_outcome(parent.name, outcome)) is not None:
+        move_alias(registry, earlier, UNLEARNED_ALIAS)
+        return earlier
     started = time.perf_counter()
     module = Recipe.of(record, settings).train(data.samples(Split.TRAIN, without=without).load(), on_progress)
     seconds = time.perf_counter() - started
-    return register_trained(
+    version = register_trained(
         parent.name,
         module,
         record,
         settings=settings,
-        alias=UNLEARNED_ALIAS,
+        alias=None,
         lineage=Lineage(
             method=Method.RETRAINED,
             verdict="retrained",
@@ -70,9 +97,12 @@ def retrain(
         ),
         without=without,
         version_tags={
-            "oubli.parent_version": parent.version,
-            **store_removed(settings.store_root, f"retrained-{digest[:32]}", new_ids, before),
+            "oubli.outcome": outcome,
+            **parent.child_tags(),
+            **store_removed(settings.store_root, outcome, new_ids, before),
         },
         parent=parent,
         seconds=seconds,
     )
+    move_alias(registry, version, UNLEARNED_ALIAS)
+    return version

@@ -54,4 +54,4 @@ def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = N
         save_weights(materials.with_theta(result.theta).state_dict(), folder / "weights.safetensors")
         return {"seconds": seconds, "steps": [asdict(step) for step in result.steps]}
 
-    return job.area.run("update", compute)
+    return job.area.run("update", compute, inputs=["fetch", "gradients", "blanket"])

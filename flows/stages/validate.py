@@ -76,7 +76,8 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
             "seconds": time.perf_counter() - started,
         }
 
-    return job.area.run("validate", compute)
+    judged = ["update", "retrain"] if job.config.compare_with_retraining else ["update"]
+    return job.area.run("validate", compute, inputs=judged)
 
 
 def _evidence(materials: Materials, parent: _Measured, metrics: dict[str, float]) -> tuple[GateEvidence, Tensor | None]:

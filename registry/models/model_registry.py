@@ -5,7 +5,8 @@ Tags that Oubli writes on a model version:
     oubli.record, oubli.record_sha256     the training record: its URI on the object store, its digest
     oubli.parent_version                  the version it was made from
     oubli.outcome                         the removal outcome that it is
-    oubli.removed, oubli.removed_sha256   every sample id removed since training: Parquet on the object store
+    oubli.ancestors                       that version, its own parent, and so on, separated by commas
+    oubli.removed, oubli.removed_digest   every sample id removed since training: Parquet on the object store
     oubli.method                          trained, unlearned or retrained
 """
 
@@ -58,6 +59,18 @@ class RegisteredVersion:
     run_id: str | None
     tags: Mapping[str, str]
     description: str
+
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Versions that this one descends from, the nearest first. Kept in a tag: some may have been deleted."""
+        return tuple(self.tags.get("oubli.ancestors", "").split(",")) if "oubli.ancestors" in self.tags else ()
+
+    def child_tags(self) -> dict[str, str]:
+        """The tags that say of a new version that this one is its parent."""
+        return {
+            "oubli.parent_version": self.version,
+            "oubli.ancestors": ",".join((self.version, *self.ancestors)),
+        }
 
     @property
     def label(self) -> str:
@@ -129,7 +142,11 @@ class ModelRegistry:
             challenger = self.by_alias(name, UNLEARNED_ALIAS)
         except ModelNotFound:
             return champion
-        return challenger if self._descends(challenger, champion) else champion
+        return challenger if champion.version in challenger.ancestors else champion
+
+    def versions(self, name: str) -> list[RegisteredVersion]:
+        """Every version of a model, none where it is not registered."""
+        return [as_registered(found) for found in self.client.search_model_versions(f"name = '{name}'")]
 
     def by_outcome(self, name: str, outcome: str) -> RegisteredVersion | None:
         """The version that an outcome was registered as, if it was."""
@@ -195,13 +212,6 @@ class ModelRegistry:
 
         module: Any = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-    def _descends(self, version: RegisteredVersion, ancestor: RegisteredVersion) -> bool:
-        while (parent := version.tags.get("oubli.parent_version")) is not None:
-            if parent == ancestor.version:
-                return True
-            version = self.version(version.name, parent)
-        return False
 
     def _missing(self, error: MlflowException, name: str, what: str) -> RegistryError | ConfigurationError:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

@@ -58,7 +58,8 @@ def store_record(store_root: str, record: TrainingRecord) -> dict[str, str]:
 
 def attach_record(registry: ModelRegistry, version: RegisteredVersion, record: TrainingRecord) -> None:
     """Give a version that was trained elsewhere its training record."""
-    for name, value in store_record(registry.settings.store_root, record).items():
+    # The digest first: a version with a record and no digest would be one that nobody can check.
+    for name, value in sorted(store_record(registry.settings.store_root, record).items(), reverse=True):
         registry.client.set_model_version_tag(version.name, version.version, name, value)
 
 

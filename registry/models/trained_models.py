@@ -37,7 +37,7 @@ def register_trained(
     record: TrainingRecord,
     *,
     settings: Settings | None = None,
-    alias: str = TRAINED_ALIAS,
+    alias: str | None = TRAINED_ALIAS,
     lineage: Lineage = _TRAINED,
     without: frozenset[str] = frozenset(),
     version_tags: Mapping[str, str] | None = None,
@@ -86,7 +86,8 @@ def register_trained(
         },
         description=f"{lineage.method.value.capitalize()} on {len(train)} samples.",
     )
-    set_alias(registry, version, alias)
+    if alias is not None:
+        set_alias(registry, version, alias)
     return version
 
 

@@ -11,6 +11,7 @@ next run finds its samples already removed.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,13 +26,16 @@ _INBOX = "inbox"
 
 
 def waiting(store_root: str, models: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """URIs of the waiting files by model, both sorted; of `models` alone where given."""
+    """URIs of the waiting files by model, both sorted; of `models` alone where any are named."""
     prefix = join(store_root, _INBOX)
     found: dict[str, list[str]] = defaultdict(list)
     for entry in store_for(prefix).list(prefix):
-        model, separator, _name = _below(entry.uri, prefix).partition("/")
-        if separator and (models is None or model in models):
-            found[model].append(entry.uri)
+        steps = _below(entry.uri, prefix).split("/")
+        # A key such as inbox//x or inbox/m/../x names no model or no file that could be moved.
+        if len(steps) < 2 or any(step in ("", ".", "..") for step in steps):
+            continue
+        if not models or steps[0] in models:
+            found[steps[0]].append(entry.uri)
     return dict(sorted(found.items()))
 
 
@@ -39,9 +43,13 @@ def settle(store_root: str, model: str, files: Sequence[str], outcome: RemovalOu
     """Move taken files to the processed prefix, the outcome beside them; the folder they went to."""
     folder = join(store_root, "processed", model, _now())
     store = store_for(folder)
-    store.write(join(folder, "outcome.json"), outcome.model_dump_json(indent=2).encode())
-    for uri in files:
-        store.move(uri, join(folder, "files", _name(store_root, model, uri)))
+    targets = {uri: join(folder, "files", _name(store_root, model, uri)) for uri in files}
+    record = outcome.model_dump(mode="json") | {"files": sorted(targets.values())}
+    store.write(join(folder, "outcome.json"), json.dumps(record, indent=2).encode())
+    for uri, target in targets.items():
+        # One that is gone was moved by an attempt that then lost the store.
+        if store.exists(uri):
+            store.move(uri, target)
     return folder
 
 

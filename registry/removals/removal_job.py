@@ -68,7 +68,8 @@ class UnlearnConfig(BaseModel):
     alias: str = Field(
         "challenger",
         min_length=1,
-        description="Registry alias that the new version gets once it is accepted.",
+        description="Registry alias that the new version gets once it is accepted. Removals that name a model alone "
+        "continue from 'challenger', and know no other.",
     )
 
     def digest(self) -> str:
@@ -116,9 +117,9 @@ class RemovalOutcome(BaseModel):
     parent_version: str
     version: str | None = Field(description="The version without the removed samples; none where refused.")
     run_id: str | None
-    removed: int = Field(description="Samples removed by this request.")
-    already_removed: int = Field(description="Requested samples that an earlier version had removed.")
-    unknown: int = Field(description="Requested ids that are not in the training data.")
+    removed: int = Field(0, description="Samples removed by this request.")
+    already_removed: int = Field(0, description="Requested samples that an earlier version had removed.")
+    unknown: int = Field(0, description="Requested ids that are not in the training data.")
     reasons: tuple[str, ...] = Field((), description="Why it was refused, with figures.")
     advice: str = ""
 
@@ -137,13 +138,20 @@ class RemovalOutcome(BaseModel):
 
 
 def outcome_digest(
-    *, model: str, parent_version: str, weights_sha256: str, removal_digest: str, config: UnlearnConfig
+    *,
+    model: str,
+    parent_version: str,
+    weights_sha256: str,
+    record_sha256: str,
+    removal_digest: str,
+    config: UnlearnConfig,
 ) -> str:
     """Name of the outcome: 32 hexadecimal digits (128 bits)."""
     identity: dict[str, Any] = {
         "model": model,
         "parent_version": parent_version,
         "weights": weights_sha256,
+        "record": record_sha256,
         "removals": removal_digest,
         "config": config.digest(),
     }

@@ -13,6 +13,7 @@ import codecs
 import csv
 import io
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -200,6 +201,11 @@ def _text(value: str | None) -> str | None:
 def _read_csv(data: bytes, uri: str) -> _Columns:
     text = _utf8(data, uri)
     header = _csv_header(text, uri)
+    try:
+        # Arrow takes an unclosed quote for a value that runs to the end of the file, rows and all.
+        deque(csv.reader(io.StringIO(text, newline=""), strict=True), maxlen=0)
+    except csv.Error as error:
+        raise _corrupt(uri, f"its quotation marks do not match ({error})") from error
     if not header:
         return {}
     broken: list[int] = []
@@ -301,7 +307,10 @@ def _read_parquet(data: bytes, uri: str) -> _Columns:
                 remedy="Cast the column to string.",
             )
         table = table.set_column(place, name, table.column(name).cast(value).cast(pa.string()))
-    return _column_lists(table)
+    try:
+        return _column_lists(table)
+    except UnicodeDecodeError as error:
+        raise _corrupt(uri, "a text column is not UTF-8") from error
 
 
 def _column_lists(table: pa.Table) -> _Columns:

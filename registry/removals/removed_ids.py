@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from oubli.components.errors import DigestMismatch
-from oubli.registry.models.model_registry import RegisteredVersion
-from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.storage.digests import bytes_digest, digest_key, keyed_digest
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
+_FOLDER = "removed"
 _SCHEMA = pa.schema([("sample_id", pa.string()), ("outcome", pa.string())])
 
 
@@ -30,14 +31,22 @@ def removed_before(version: RegisteredVersion) -> dict[str, str]:
     if uri is None:
         return {}
     data = store_for(uri).read(uri)
-    if (found := bytes_digest(data)) != version.tags["oubli.removed_sha256"]:
+    store_root = uri.rpartition(f"/{_FOLDER}/")[0]
+    if _digest(store_root, data) != version.tags["oubli.removed_digest"]:
         raise DigestMismatch(
-            f"The list of removed samples of {version.label} at {uri} has SHA-256 {found}, but "
-            f"{version.tags['oubli.removed_sha256']} was registered.",
+            f"The list of removed samples of {version.label} at {uri} is not the one that was registered.",
             remedy="Restore the object; without it nobody can tell what the model was trained on.",
         )
     table = pq.read_table(io.BytesIO(data))
     return dict(zip(table.column("sample_id").to_pylist(), table.column("outcome").to_pylist(), strict=True))
+
+
+def removed_from_any(registry: ModelRegistry, name: str) -> dict[str, str]:
+    """The ids that any version of a model has removed, each with the outcome that did."""
+    removed: dict[str, str] = {}
+    for version in registry.versions(name):
+        removed |= removed_before(version)
+    return removed
 
 
 def store_removed(store_root: str, outcome: str, new_ids: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
@@ -46,6 +55,13 @@ def store_removed(store_root: str, outcome: str, new_ids: Iterable[str], before:
     table = pa.table({"sample_id": sorted(rows), "outcome": [rows[each] for each in sorted(rows)]}, schema=_SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    uri = join(store_root, "removed", f"{outcome}.parquet")
+    digest = _digest(store_root, buffer.getvalue())
+    # Named by its content: another list never replaces this one.
+    uri = join(store_root, _FOLDER, f"{digest}.parquet")
     store_for(uri).write(uri, buffer.getvalue())
-    return {"oubli.removed": uri, "oubli.removed_sha256": bytes_digest(buffer.getvalue())}
+    return {"oubli.removed": uri, "oubli.removed_digest": digest}
+
+
+def _digest(store_root: str, data: bytes) -> str:
+    """Keyed, because MLflow shows it, and the list of a single removed sample could be found by guessing."""
+    return keyed_digest(digest_key(store_for(store_root), store_root), [bytes_digest(data)])

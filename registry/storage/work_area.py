@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oubli.components.errors import DigestMismatch, ObjectMissing
-from oubli.registry.storage.digests import file_digest
+from oubli.registry.storage.digests import bytes_digest, file_digest
 from oubli.registry.storage.stores import open_local, store_for
 from oubli.registry.storage.uris import join
 
@@ -65,12 +65,15 @@ class WorkArea:
     root: str
 
     def finished(self, stage: str) -> StageResult | None:
-        """What `stage` wrote, or None where it never finished or one of its files is gone."""
+        """What `stage` wrote, or None where it never finished, a file of it is gone, or what it was computed from is
+        no longer what it was: a verdict must not outlive the weights it judged."""
         folder = join(self.root, stage)
         store = store_for(folder)
         try:
             manifest = json.loads(store.read(join(folder, _MANIFEST)))
         except ObjectMissing:
+            return None
+        if manifest["inputs"] != self._digests(manifest["inputs"]):
             return None
         if not all(store.exists(join(folder, name)) for name in manifest["files"]):
             return None
@@ -86,31 +89,46 @@ class WorkArea:
             )
         return result
 
-    def run(self, stage: str, compute: Callable[[Path], Mapping[str, Any]]) -> StageResult:
+    def run(
+        self, stage: str, compute: Callable[[Path], Mapping[str, Any]], *, inputs: Sequence[str] = ()
+    ) -> StageResult:
         """The stage's result, computed only where it is not there yet.
 
-        `compute(folder)` writes its files into an empty local folder and returns the stage's facts.
+        `compute(folder)` writes its files into an empty local folder and returns the stage's facts. inputs: the stages
+        whose results it reads.
         """
         if (earlier := self.finished(stage)) is not None:
             return earlier
         with tempfile.TemporaryDirectory(prefix="oubli-") as temporary:
             folder = Path(temporary)
+            given = self._digests(inputs)
             facts = compute(folder)
-            return self._publish(stage, folder, facts)
+            return self._publish(stage, folder, facts, given)
 
-    def record(self, stage: str, facts: Mapping[str, Any]) -> StageResult:
+    def record(self, stage: str, facts: Mapping[str, Any], *, inputs: Sequence[str] = ()) -> StageResult:
         """Finish a stage that has facts and no files, replacing what an earlier run recorded."""
         with tempfile.TemporaryDirectory(prefix="oubli-") as empty:
-            return self._publish(stage, Path(empty), facts)
+            return self._publish(stage, Path(empty), facts, self._digests(inputs))
 
-    def _publish(self, stage: str, folder: Path, facts: Mapping[str, Any]) -> StageResult:
+    def _digests(self, stages: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of each stage's manifest, which holds those of its files; empty where it has none."""
+        digests = {}
+        for stage in stages:
+            uri = join(self.root, stage, _MANIFEST)
+            store = store_for(uri)
+            digests[stage] = bytes_digest(store.read(uri)) if store.exists(uri) else ""
+        return digests
+
+    def _publish(self, stage: str, folder: Path, facts: Mapping[str, Any], inputs: Mapping[str, str]) -> StageResult:
         target = join(self.root, stage)
         store = store_for(target)
         files = {}
         for path in sorted(folder.iterdir()):
             files[path.name] = file_digest(path)
             store.upload(path, join(target, path.name))
-        manifest = json.dumps({"stage": stage, "files": files, "facts": facts}, indent=1, sort_keys=True)
+        manifest = json.dumps(
+            {"stage": stage, "inputs": inputs, "files": files, "facts": facts}, indent=1, sort_keys=True
+        )
         store.write(join(target, _MANIFEST), manifest.encode())
         # Read back what JSON made of the facts: a resumed run must see the very same values.
         return StageResult(stage, target, files, json.loads(manifest)["facts"], resumed=False)

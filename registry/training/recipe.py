@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oubli.components.errors import RegistryError
+from oubli.components.errors import RegistryError, TrainingRecordError
 from oubli.components.losses import Loss, LossFunction, loss_function
 from oubli.components.reference.training import build_seeded
 from oubli.components.samples import Samples
@@ -54,7 +54,14 @@ class Recipe:
 
     def untrained(self) -> nn.Module:
         """A module fresh from its factory, initialised by the record's seed."""
-        return build_seeded(lambda: self._factory(**self.record.factory.kwargs), self.record.seed).to(self.dtype)
+        try:
+            module = build_seeded(lambda: self._factory(**self.record.factory.kwargs), self.record.seed)
+        except TypeError as error:
+            raise TrainingRecordError(
+                f"{self.record.factory.target} does not take the arguments of the training record: {error}.",
+                remedy="Correct the factory's arguments in the training record.",
+            ) from error
+        return module.to(self.dtype)
 
     def module(self, weights: Mapping[str, Tensor]) -> nn.Module:
         """The module with these weights and buffers. Raises RegistryError where they do not fit the factory."""

@@ -212,12 +212,12 @@ def test_options_reach_the_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     config.write_text('steps = 3\nselection = "l_foci"\n')
     given = ["--model", "digits@champion", "--removals", "a.csv", "--removals", "s3://b/c.parquet", "--compare"]
     assert _invoke("unlearn", *given, "--selection", "full")[0] == 0
-    # What the file says stands over the option.
+    # What the command line says stands over the file.
     assert _invoke("unlearn", *given, "--selection", "full", "--config", str(config))[0] == 0
     files = ["a.csv", "s3://b/c.parquet"]
     assert flow.called == [
         ("digits@champion", files, UnlearnConfig(selection=Selection.FULL, compare_with_retraining=True)),
-        ("digits@champion", files, UnlearnConfig(selection=Selection.L_FOCI, steps=3, compare_with_retraining=True)),
+        ("digits@champion", files, UnlearnConfig(selection=Selection.FULL, steps=3, compare_with_retraining=True)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""TOML files: what they say over the defaults, and errors that name the file and the field."""
+"""TOML files: what the command line says over them, and errors that name the file and the field."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "some.toml"
 
 
-def test_the_file_stands_over_the_defaults(path: Path) -> None:
+def test_the_command_line_stands_over_the_file(path: Path) -> None:
     path.write_text('steps = 3\nselection = "full"\n')
-    found = read_toml(path, UnlearnConfig, defaults={"selection": "l_foci", "seed": 7})
-    assert found == UnlearnConfig(steps=3, selection=Selection.FULL, seed=7)
+    found = read_toml(path, UnlearnConfig, overrides={"selection": "l_foci", "seed": 7})
+    assert found == UnlearnConfig(steps=3, selection=Selection.L_FOCI, seed=7)
     assert read_toml(path, UnlearnConfig) == UnlearnConfig(steps=3, selection=Selection.FULL)
 
 

@@ -58,7 +58,7 @@ def registered(folder: Path) -> Iterator[str]:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("OUBLI_HOME", str(folder / "home"))
-        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,wine_model")
+        patch.setenv("OUBLI_FACTORY_PREFIXES", "wine_model")
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'home' / 'mlflow.db'}")
         (folder / "home").mkdir()
         done = subprocess.run(

@@ -85,6 +85,8 @@ def test_unknown_model(
         ("header.csv", "sample_id\n", ["header.csv", "empty"]),
         ("no-id.csv", "name,reason\nx,y\n", ["no-id.csv", "sample_id or subject_id"]),
         ("broken.parquet", "PAR1 but not really", ["broken.parquet", "corrupt"]),
+        # The open quotation mark would take the lines after it into its value.
+        ("unclosed.csv", 'sample_id,reason\nsample-0001,"oops\nsample-0002,ok\n', ["unclosed.csv", "quotation"]),
         ("broken.jsonl", '{"sample_id": "sam', ["broken.jsonl", "line 1"]),
     ],
 )
@@ -211,6 +213,34 @@ def test_factory_outside_the_allow_list(settings: Settings, convex: RegisteredVe
     error = _refused(strict, "convex", [removals])
     assert type(error) is FactoryNotAllowed
     assert "OUBLI_FACTORY_PREFIXES" in error.remedy
+
+
+@pytest.mark.parametrize(
+    "target", ["oubli.flows.unlearn:unlearn", "oubli.registry.training.imports:resolve", "subprocess:run"]
+)
+def test_our_own_package_is_not_allowed_as_a_whole(
+    settings: Settings, convex: RegisteredVersion, data_uri: str, removals: str, target: str
+) -> None:
+    registry = ModelRegistry(settings)
+    name = f"hostile-{target.rpartition(':')[2]}"
+    version = train(settings, blobs.spec(name, data_uri))
+    record = registry.training_record(version)
+    hostile = record.factory.model_copy(update={"target": target})
+    attach_record(registry, version, record.model_copy(update={"factory": hostile}))
+    assert type(_refused(settings, f"{name}/1", [removals])) is FactoryNotAllowed
+
+
+def test_factory_with_wrong_arguments(
+    settings: Settings, convex: RegisteredVersion, data_uri: str, removals: str
+) -> None:
+    registry = ModelRegistry(settings)
+    version = train(settings, blobs.spec("arguments", data_uri))
+    record = registry.training_record(version)
+    wrong = record.factory.model_copy(update={"kwargs": {"colour": "red"}})
+    attach_record(registry, version, record.model_copy(update={"factory": wrong}))
+    error = _refused(settings, "arguments/1", [removals])
+    assert type(error) is TrainingRecordError
+    assert "colour" in str(error)
 
 
 def test_factory_that_does_not_fit_the_weights(

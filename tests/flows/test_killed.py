@@ -31,7 +31,7 @@ _DEADLINE_S = 180
 @pytest.fixture(scope="module", autouse=True)
 def _slow_loss_is_allowed(settings: Settings) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,slow_loss")
+        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli.components.reference,slow_loss")
         yield
 
 

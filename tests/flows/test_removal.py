@@ -12,7 +12,7 @@ import pytest
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.train import retrain, train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.models.registration import set_alias
+from oubli.registry.models.registration import attach_record, set_alias
 from oubli.registry.removals.removal_job import RemovalJob, Selection, Status, UnlearnConfig
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
@@ -141,18 +141,88 @@ def test_next_removal_builds_on_the_challenger(
 def test_retraining_leaves_out_what_was_removed(
     settings: Settings, registry: ModelRegistry, unlearned: RegisteredVersion
 ) -> None:
-    retrained = retrain(settings, "convex/2", [blobs.sample_removals(settings, "two.csv", range(13, 15))])
-    assert len(removed_before(retrained)) == 12
+    two = blobs.sample_removals(settings, "two.csv", range(13, 15))
+    retrained = retrain(settings, "convex", [two])
+    assert len(removed_before(retrained)) == 15
     run = registry.client.get_run(retrained.run_id).data
-    assert run.metrics["retained_samples"] == 200 - 12
+    assert run.metrics["retained_samples"] == 200 - 15
     assert run.params["method"] == "retrained"
     assert registry.aliases(retrained) == ["challenger"]
+    # Again: the same version.
+    assert retrain(settings, "convex/3", [two]).version == retrained.version
+    # From an older version: it still has what versions 3 and 4 removed, so the alias stays.
+    older = retrain(settings, "convex/2", [two])
+    assert len(removed_before(older)) == 12
+    assert registry.aliases(older) == []
+    assert registry.aliases(retrained) == ["challenger"]
+
+
+def test_removal_from_an_older_version_does_not_take_the_alias(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    train(settings, blobs.spec("older", data_uri))
+    first, second = (blobs.sample_removals(settings, f"{n}.csv", range(n, n + 3)) for n in (1, 7))
+    blobs.remove(settings, "older", [first])
+    outcome = blobs.remove(settings, "older@champion", [second])
+    assert (outcome.status, outcome.parent_version, outcome.version) == (Status.REGISTERED, "1", "3")
+    assert "stays at version 2, which also removed 3 samples" in outcome.advice
+    assert registry.by_alias("older", "challenger").version == "2"
+
+
+def test_a_new_training_leaves_out_what_was_removed(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
+    train(settings, blobs.spec("again", data_uri))
+    blobs.remove(settings, "again", [blobs.sample_removals(settings, "three.csv", range(1, 4))])
+    trained = train(settings, blobs.spec("again", data_uri, seed=1))
+    assert set(removed_before(trained)) == {f"sample-{number:04d}" for number in range(1, 4)}
+    assert registry.client.get_run(trained.run_id).data.metrics["retained_samples"] == 197
+    assert registry.head("again") == trained
+
+
+def test_another_training_record_is_another_removal(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
+    version = train(settings, blobs.spec("corrected", data_uri))
+    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    first = blobs.remove(settings, "corrected/1", [removals])
+    record = registry.training_record(version)
+    attach_record(registry, version, record.model_copy(update={"l2": 2 * record.l2}))
+    second = blobs.remove(settings, "corrected/1", [removals])
+    assert second.outcome != first.outcome
+
+
+def test_a_verdict_does_not_outlive_the_weights_it_judged(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    train(settings, blobs.spec("chained", data_uri))
+    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    job = fetch(settings, "chained", [removals], UnlearnConfig())
+    assert isinstance(job, RemovalJob)
+    blobs.remove(settings, "chained", [removals])
+    assert job.area.finished("validate") is not None
+    store_for(job.area.root).delete(f"{job.area.root}/gradients/gradients.safetensors")
+    assert job.area.finished("gradients") is None
+    store_for(job.area.root).write(
+        f"{job.area.root}/gradients/manifest.json", b'{"facts": {}, "files": {}, "inputs": {}}'
+    )
+    assert job.area.finished("update") is None
+
+
+def test_a_cleaned_work_area_is_no_reason_to_start_again(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    train(settings, blobs.spec("cleaned", data_uri))
+    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    first = blobs.remove(settings, "cleaned@champion", [removals])
+    store = store_for(settings.store_root)
+    for entry in list(store.list(f"{settings.store_root}/work/{first.outcome}")):
+        store.delete(entry.uri)
+    again = blobs.remove(settings, "cleaned@champion", [removals])
+    assert (again.status, again.version) == (Status.ALREADY_DONE, "2")
+    assert not list(store.list(f"{settings.store_root}/work/{first.outcome}"))
 
 
 def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     factory = FactoryReference(target="blob_network:build", kwargs={"width": 12})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,blob_network")
+        patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli.components.reference,blob_network")
         allowing = Settings()
         train(
             allowing,
@@ -188,7 +258,7 @@ def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: Mod
     assert outcome.status is Status.REFUSED
     assert outcome.version is None
     assert "Test accuracy fell by" in outcome.reasons[0]
-    assert "oubli train --from refused/1" in outcome.advice
+    assert "oubli train --from refused --removals" in outcome.advice
     assert len(registry.client.search_model_versions("name = 'refused'")) == 1
     run = registry.client.get_run(outcome.run_id)
     assert run.data.params["verdict"] == "refused"
@@ -204,7 +274,7 @@ def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: Mod
 def test_update_that_cannot_be_made_is_refused(
     settings: Settings, registry: ModelRegistry, data_uri: str, monkeypatch: pytest.MonkeyPatch, loss: str, words: str
 ) -> None:
-    monkeypatch.setenv("OUBLI_FACTORY_PREFIXES", "oubli,blob_network,odd_losses")
+    monkeypatch.setenv("OUBLI_FACTORY_PREFIXES", "oubli.components.reference,blob_network,odd_losses")
     name = loss.partition(":")[2]
     training = {"target": f"{blobs.REFERENCE}.training:fit_minibatch", "kwargs": {"epochs": 1}}
     network = {"target": "blob_network:build", "kwargs": {"width": 12}}

@@ -17,6 +17,7 @@ from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
+from oubli.registry.training.training_data import write_training_data
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -131,6 +132,12 @@ def test_refusal_has_a_name_that_automations_can_watch(settings: Settings, servi
 def test_one_models_trouble_does_not_hold_up_another(settings: Settings, services: Services, data_uri: str) -> None:
     registry = ModelRegistry(settings)
     train(settings, blobs.spec("healthy", data_uri))
+    # Data that is not as recorded is the model's trouble, not the file's: the file must wait.
+    altered = join(settings.store_root, "data", "altered.parquet")
+    write_training_data(blobs.table(), altered, subject_column="person")
+    train(settings, blobs.spec("ailing", altered))
+    write_training_data(blobs.table().slice(0, 120), altered, subject_column="person")
+    blobs.sample_removals(settings, "a.csv", range(1, 4), prefix="inbox/ailing")
     blobs.sample_removals(settings, "a.csv", range(1, 4), prefix="inbox/absent")
     blobs.sample_removals(settings, "a.csv", range(1, 4), prefix="inbox/healthy")
     done = subprocess.run(
@@ -143,4 +150,5 @@ def test_one_models_trouble_does_not_hold_up_another(settings: Settings, service
     assert done.returncode != 0, "a model that does not exist must fail the run"
     assert _versions(registry, "healthy") == 2
     assert _names(settings, "inbox", "absent") == ["a.csv"]
+    assert _names(settings, "inbox", "ailing") == ["a.csv"]
     assert _names(settings, "inbox", "healthy") == []

@@ -33,7 +33,7 @@ def test_defaults_need_no_server() -> None:
     assert settings.store_root == (Path.cwd() / ".oubli" / "store").as_uri()
     assert settings.tracking_uri == f"sqlite:///{Path.cwd() / '.oubli' / 'mlflow.db'}"
     assert settings.embedded_tracking
-    assert settings.factory_prefixes == ("oubli",)
+    assert settings.factory_prefixes == ("oubli.components.reference",)
     assert not settings.allow_pickled_models
     assert settings.memory_bytes == 2**30
 
@@ -78,7 +78,8 @@ def test_prefixes_are_a_comma_list(monkeypatch: pytest.MonkeyPatch, text: str, p
         ("s3://bucket", "s3://bucket"),
         ("s3://bucket/prefix//", "s3://bucket/prefix"),
         ("file:///data/store/", "file:///data/store"),
-        ("/data/store", "/data/store"),
+        ("/data/store", "file:///data/store"),
+        ("a store", f"{Path.cwd().as_uri()}/a%20store"),
     ],
 )
 def test_store_root_has_no_trailing_slash(monkeypatch: pytest.MonkeyPatch, store: str, root: str) -> None:

@@ -67,7 +67,7 @@ def make(registry: ModelRegistry, name: str, tmp_path: Path) -> Make:
     def make(
         *, parent: str | None = None, alias: str | None = None, tags: Mapping[str, str] | None = None
     ) -> RegisteredVersion:
-        lineage = {} if parent is None else {"oubli.parent_version": parent}
+        lineage = {} if parent is None else registry.version(name, parent).child_tags()
         created = registry.client.create_model_version(name, str(tmp_path), tags={**lineage, **(tags or {})})
         version = registry.version(name, str(created.version))
         if alias is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oubli.components.errors import ObjectMissing, RemovalSetError
+from oubli.components.errors import RemovalSetError
 from oubli.registry.removals.inbox import reject, settle, waiting
 from oubli.registry.removals.removal_job import RemovalOutcome, Status
 from oubli.registry.storage.stores import store_for
@@ -61,7 +61,8 @@ def test_waiting_files_by_model_both_sorted(root: str) -> None:
         "wine": [join(folder, "wine", "b.csv")],
     }
     assert waiting(root, ["wine", "absent"]) == {"wine": found["wine"]}
-    assert waiting(root, []) == {}
+    assert waiting(root, []) == waiting(root)
+    assert waiting(root, ["absent"]) == {}
 
 
 def test_a_models_name_is_as_it_was_given(root: str) -> None:
@@ -109,14 +110,20 @@ def test_equal_names_on_different_days_are_both_kept(root: str) -> None:
     assert [store_for(root).read(join(folder, "files", "a.csv")) for folder in folders] == [b"first", b"second"]
 
 
-def test_a_file_that_is_gone_leaves_the_others_where_they_are_found(root: str) -> None:
-    # As after a crash between the outcome and the moves: the outcome is there before any file has moved.
+def test_filing_an_outcome_can_be_tried_again(root: str) -> None:
+    # As after a store that was lost between two moves.
     put(root, "inbox", "digits", "a.csv")
-    absent = join(root, "inbox", "digits", "0-gone.csv")
-    with pytest.raises(ObjectMissing, match=r"0-gone\.csv"):
-        settle(root, "digits", [absent, *waiting(root)["digits"]], OUTCOME)
-    assert list(waiting(root)) == ["digits"]
-    assert json.loads(contents(root, "processed", "digits")["outcome.json"])["outcome"] == "0123"
+    gone = join(root, "inbox", "digits", "0-gone.csv")
+    folder = settle(root, "digits", [gone, *waiting(root)["digits"]], OUTCOME)
+    assert waiting(root) == {}
+    assert store_for(folder).exists(join(folder, "files", "a.csv"))
+
+
+def test_the_outcome_names_the_files_it_took(root: str) -> None:
+    put(root, "inbox", "digits", "a.csv")
+    folder = settle(root, "digits", waiting(root)["digits"], OUTCOME)
+    record = json.loads(store_for(folder).read(join(folder, "outcome.json")))
+    assert record["files"] == [join(folder, "files", "a.csv")]
 
 
 def test_a_store_named_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

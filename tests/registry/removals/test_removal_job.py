@@ -55,6 +55,7 @@ IDENTITY: dict[str, Any] = {
     "model": "digits",
     "parent_version": "1",
     "weights_sha256": "ab" * 32,
+    "record_sha256": "ef" * 32,
     "removal_digest": "cd" * 32,
     "config": UnlearnConfig(),
 }
@@ -73,13 +74,14 @@ def test_an_outcome_has_a_name_of_128_bits() -> None:
         ("model", "wine"),
         ("parent_version", "2"),
         ("weights_sha256", "00" * 32),
+        ("record_sha256", "00" * 32),
         ("removal_digest", "00" * 32),
         ("config", UnlearnConfig(seed=1)),
     ],
 )
 def test_each_part_of_its_identity_changes_the_name(part: str, value: object) -> None:
     assert outcome_digest(**IDENTITY | {part: value}) != outcome_digest(**IDENTITY)
-    assert {"model", "parent_version", "weights_sha256", "removal_digest", "config"} == set(IDENTITY)
+    assert {"model", "parent_version", "weights_sha256", "record_sha256", "removal_digest", "config"} == set(IDENTITY)
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/prefix", "file:///data/a%20store", "/data/store"])

@@ -124,7 +124,8 @@ def test_weights_that_do_not_fit_are_refused(wrong: str) -> None:
 def test_losses_by_name_and_by_import_string() -> None:
     outputs, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
     by_name = Recipe.of(record(), SETTINGS)
-    by_import = Recipe.of(record(loss="oubli.components.losses:cross_entropy"), SETTINGS)
+    allowing = SETTINGS.model_copy(update={"factory_prefixes": ("oubli.components",)})
+    by_import = Recipe.of(record(loss="oubli.components.losses:cross_entropy"), allowing)
     expected = functional.cross_entropy(outputs, labels, reduction="none")
     assert by_import.loss is cross_entropy
     for recipe in (by_name, by_import):
