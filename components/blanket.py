@@ -22,16 +22,21 @@ from oubli.components.objective import Objective
 from oubli.components.perturbation import PERTURBATIONS, SIGMA, gaussian_copies
 from oubli.components.progress import Progress
 from oubli.components.samples import Samples
-from oubli.components.selection import l_foci
+from oubli.components.selection import StopReason, l_foci
+from oubli.components.selection.columns import NOISE_SCALE
 from oubli.components.slices import Slice, find_slices
 
 
 @dataclass(frozen=True)
 class SampleSelection:
-    """What L-FOCI chose for one removed sample, in order, with the score of each; both may be empty."""
+    """What L-FOCI chose for one removed sample, in order, with the score of each; both may be empty.
+
+    stop: why it chose no more.
+    """
 
     order: tuple[Slice, ...]
     scores: tuple[float, ...]
+    stop: StopReason
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Blanket:
 
     slices: the chosen ones, in the module's order; counts: how many samples chose each; selections: per removed
     sample, in order; candidates: p; unsliced: parameter tensors that no recorded slice holds, and which the block
-    can therefore not contain; indices: sorted flat parameter indices of the block, int64 on the CPU.
+    can therefore not contain; indices: sorted flat parameter indices of the block, int64 on the CPU; noise_scale: that
+    of L-CODEC's noise in every selection, in standard deviations of a column.
     """
 
     slices: tuple[Slice, ...]
@@ -49,6 +55,7 @@ class Blanket:
     candidates: int
     unsliced: tuple[str, ...]
     indices: Tensor
+    noise_scale: float
 
     @property
     def selected_nothing(self) -> tuple[int, ...]:
@@ -104,8 +111,15 @@ def select_blanket(
                 f"Removed sample {place}: perturbed losses or activations are not finite.",
                 remedy="Check the input's normalisation, or compute in float64.",
             )
-        selection = l_foci(record.activations, record.losses, generator=np.random.default_rng(for_selection))
-        selections.append(SampleSelection(tuple(candidates[column] for column in selection.order), selection.scores))
+        found = l_foci(
+            record.activations,
+            record.losses,
+            noise_scale=NOISE_SCALE,
+            generator=np.random.default_rng(for_selection),
+        )
+        selections.append(
+            SampleSelection(tuple(candidates[column] for column in found.order), found.scores, found.stop)
+        )
         if on_progress is not None:
             on_progress((place + 1) / len(prepared))
 
@@ -118,4 +132,5 @@ def select_blanket(
         candidates=len(candidates),
         unsliced=slices.unsliced,
         indices=slices.indices(chosen),
+        noise_scale=NOISE_SCALE,
     )

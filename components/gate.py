@@ -28,6 +28,7 @@ class RefusalCode(StrEnum):
     RETAINED_GRADIENT_ROSE = "retained_gradient_rose"
     CURVATURE_INDEFINITE = "curvature_indefinite"
     NOTHING_SELECTED = "nothing_selected"
+    NOT_SOLVED = "not_solved"
     NOT_FINITE = "not_finite"
 
 
@@ -83,7 +84,14 @@ class EmptyBlockEvidence:
     candidates: int
 
 
-GateEvidence = UpdateEvidence | IndefiniteEvidence | EmptyBlockEvidence
+@dataclass(frozen=True)
+class UnsolvedEvidence:
+    """The update could not be computed to its tolerance, or from finite numbers, as `finding` says with its figures."""
+
+    finding: str
+
+
+GateEvidence = UpdateEvidence | IndefiniteEvidence | UnsolvedEvidence | EmptyBlockEvidence
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,8 @@ def judge(evidence: GateEvidence, limits: GateLimits) -> Verdict:
     """Accepted only where every rule holds; otherwise refused, with every rule that does not."""
     if isinstance(evidence, IndefiniteEvidence):
         reasons = [_refusal(RefusalCode.CURVATURE_INDEFINITE, f"{evidence.finding} No update was made.")]
+    elif isinstance(evidence, UnsolvedEvidence):
+        reasons = [_refusal(RefusalCode.NOT_SOLVED, f"{evidence.finding} No update was made.")]
     elif isinstance(evidence, EmptyBlockEvidence):
         sentence = f"Selection chose none of {evidence.candidates} slices, so the update would change nothing."
         reasons = [_refusal(RefusalCode.NOTHING_SELECTED, sentence)]

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from oubli.components.curvature.ggn import GaussNewton
-from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput
+from oubli.components.errors import ConfigurationError, NonFiniteInput, NumericalError
 from oubli.components.gradients import RemovedGradient, objective_gradient
 from oubli.components.objective import Objective
 from oubli.components.progress import Progress
@@ -84,14 +84,16 @@ def newton_removal(
     """Weights of the model without the removed samples, by `steps` Newton steps from `theta` (d,).
 
     block: sorted flat parameter indices, None for all. damping: added to the curvature's diagonal beside l2; None
-    takes 0 where `convex`. Elsewhere it goes up RELATIVE_DAMPINGS to the first with which the curvature is positive
-    definite and the step does not raise the retained gradient, or to the last. `theta` is not changed.
+    takes 0 where `convex`. Elsewhere it goes up RELATIVE_DAMPINGS to the first with which the system is solved and the
+    step does not raise the retained gradient, or to the last. `theta` is not changed.
 
-    Raises IndefiniteCurvature where the damped curvature is not positive definite, NonFiniteInput where weights or
-    gradients are not finite, ConfigurationError for an empty set or a block that is no index set.
+    With the last damping tried, raises IndefiniteCurvature where the damped curvature is not positive definite and
+    NumericalError where its system is not solved to the tolerance. Raises NonFiniteInput where weights, gradients or
+    the curvature are not finite, ConfigurationError for an empty set or a block that is no index set.
     """
     _check_arguments(objective, theta, retained, removed, steps, damping)
     actual = objective_gradient(objective, theta, retained)
+    _check_gradient(actual)
     reports = []
     for number in range(steps):
         started = time.perf_counter()
@@ -106,7 +108,10 @@ def newton_removal(
             is_last = tries == len(dampings)
             try:
                 solution = system.solve(-gradient[restriction.indices], objective.l2 + added)
-            except IndefiniteCurvature:
+            except NonFiniteInput:
+                # No damping makes it finite.
+                raise
+            except NumericalError:
                 if is_last:
                     raise
                 continue

@@ -29,7 +29,7 @@ from oubli.components.chunking import (
     pass_chunk,
     samples_per_chunk,
 )
-from oubli.components.errors import IndefiniteCurvature
+from oubli.components.errors import IndefiniteCurvature, NonFiniteInput
 from oubli.components.objective import Objective
 from oubli.components.restriction import Restriction
 from oubli.components.samples import Samples, SampleSource
@@ -94,10 +94,16 @@ class GaussNewton:
     def factor(self) -> Tensor:
         """A (n * C, d_P) with A^T A = G.
 
-        Raises IndefiniteCurvature where some B_i has a negative eigenvalue: no real A exists.
+        Raises IndefiniteCurvature where some B_i has a negative eigenvalue: no real A exists; NonFiniteInput where
+        some B_i is not finite.
         """
         rows = []
         for jacobian, inner in self._jacobians():
+            if not bool(torch.isfinite(inner).all()):
+                raise NonFiniteInput(
+                    "The loss's Hessian in the outputs is NaN or infinite.",
+                    remedy="Check the samples for missing or huge values, or compute in float64.",
+                )
             eigenvalues, vectors = torch.linalg.eigh(inner)
             rounding = inner.shape[-1] * torch.finfo(inner.dtype).eps * eigenvalues.abs().amax()
             lowest = float(eigenvalues.min())
@@ -122,8 +128,8 @@ class GaussNewton:
     def _products(self, samples: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """J v and B J v for a batch, both in the outputs' shape (b, ...), and the product u -> J^T u.
 
-        J v is the derivative of u -> J^T u, which is linear: reverse mode twice serves every module that can be
-        trained, while forward mode needs rules that some layers lack.
+        J v is the derivative of u -> J^T u, which is linear: reverse mode twice serves every layer whose backward
+        pass can be differentiated, while forward mode needs rules that more layers lack.
         """
 
         def outputs_at(values: Tensor) -> Tensor:

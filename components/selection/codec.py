@@ -66,6 +66,10 @@ def l_codec(
     O(N log N) for few columns. noise_scale is in standard deviations of each column; X's noise is drawn
     first, then Z's, column by column. The response keeps its values: its ties are counted by R and L
     without any search, and noise there would bring T(Y, Y + noise) from 1 down to 1/2 for a binary Y.
+
+    A column that does not vary gets noise too, far below that of any that does: alone, it draws neighbours at
+    random, as `codec` does. None and errors as in `codec`; ConfigurationError also where noise_scale is not positive
+    and finite.
     """
     ranks, free, fixed = _variables(response, columns, given)
     if fixed is None:

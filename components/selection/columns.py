@@ -26,6 +26,13 @@ Below the typical gap of distinct values (1/N) for every N to 1e5, so that it re
 its square, which is what a distance sees, is still 4 orders above the rounding of a distance near 1.
 """
 
+LEAST_NOISE = 2.0**-400
+"""Least standard deviation of noise, for a column whose spread is 0 or close to underflow.
+
+A search without noise would take equally near rows in their order. The square of this is still a normal number, and
+nothing beside a column that varies.
+"""
+
 BLOCK = 32
 """Columns prepared at a time, with noise from one generator: 250 KB at N = 1000, so that a core's cache holds them."""
 
@@ -77,10 +84,25 @@ def power_of_two(largest: Floats) -> Floats:
 
 
 def with_noise(matrix: Floats, noise_scale: float, generator: np.random.Generator) -> Floats:
-    """(q, N) columns, one a row, plus N(0, (noise_scale * the column's standard deviation)^2)."""
-    spread = matrix.std(axis=1, keepdims=True)
-    noisy: Floats = matrix + noise_scale * spread * generator.standard_normal(matrix.shape)
+    """(q, N) columns, one a row, each less its least value, plus N(0, (noise_scale * its standard deviation)^2).
+
+    The noise is LEAST_NOISE at least. Raises ConfigurationError where the noise scale is not a positive number.
+    """
+    check_noise_scale(noise_scale)
+    # No distance changes, while noise beside a large offset would be rounded away.
+    moved = matrix - matrix.min(axis=1, keepdims=True)
+    deviation = np.maximum(noise_scale * moved.std(axis=1, keepdims=True), LEAST_NOISE)
+    noisy: Floats = moved + deviation * generator.standard_normal(matrix.shape)
     return noisy
+
+
+def check_noise_scale(noise_scale: float) -> None:
+    """Raise ConfigurationError unless 0 < noise_scale < infinity."""
+    if not 0.0 < noise_scale < np.inf:
+        raise ConfigurationError(
+            f"noise_scale: expected a positive number, found {noise_scale}.",
+            remedy=f"The default is {NOISE_SCALE}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -113,11 +135,7 @@ class Columns:
         is set aside, as it would score by the accident of its noise. Raises NonFiniteInput for NaN or infinity, and
         ConfigurationError where the noise scale is not a positive number.
         """
-        if not 0.0 < noise_scale < np.inf:
-            raise ConfigurationError(
-                f"noise_scale: expected a positive number, found {noise_scale}.",
-                remedy=f"The default is {NOISE_SCALE}.",
-            )
+        check_noise_scale(noise_scale)
         count, width = table.shape
         values = np.empty((width, count))
         varies = np.zeros(width, dtype=bool)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from oubli.components.errors import IndefiniteCurvature
+from oubli.components.errors import IndefiniteCurvature, NumericalError
 from oubli.components.gradients import RemovedGradient
 from oubli.components.newton import newton_removal
 from oubli.components.progress import Progress
@@ -24,7 +24,8 @@ _CONVEX_STEPS, _NETWORK_STEPS = 2, 1
 def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
     """Writes the new `weights`, buffers included; or only the fact that the update could not be made, and why.
 
-    A finding (indefinite curvature, an empty block) is a result, not a failure: the gate turns it into a refusal.
+    A finding (indefinite curvature, a system that cannot be solved, an empty block) is a result, not a failure: the
+    gate turns it into a refusal.
     """
 
     def compute(folder: Path) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = N
             )
         except IndefiniteCurvature as error:
             return {"finding": "indefinite", "detail": error.problem, "seconds": time.perf_counter() - started}
+        except NumericalError as error:
+            return {"finding": "unsolved", "detail": error.problem, "seconds": time.perf_counter() - started}
         seconds = time.perf_counter() - started
         save_weights(materials.with_theta(result.theta).state_dict(), folder / "weights.safetensors")
         return {"seconds": seconds, "steps": [asdict(step) for step in result.steps]}

@@ -22,6 +22,7 @@ from oubli.components.gate import (
     GateEvidence,
     GateLimits,
     IndefiniteEvidence,
+    UnsolvedEvidence,
     UpdateEvidence,
     judge,
 )
@@ -85,6 +86,8 @@ def _evidence(materials: Materials, parent: _Measured, metrics: dict[str, float]
     match stage.facts.get("finding"):
         case "indefinite":
             return IndefiniteEvidence(stage.facts["detail"]), None
+        case "unsolved":
+            return UnsolvedEvidence(stage.facts["detail"]), None
         case "empty_block":
             return EmptyBlockEvidence(candidates=materials.job.area.require("blanket").facts["candidate_slices"]), None
     # What is measured is the registered model: its weights rounded to its own number format.

@@ -10,6 +10,8 @@ from oubli.components.errors import ConfigurationError, NonFiniteInput
 from oubli.components.losses import cross_entropy
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples
+from oubli.components.selection import StopReason
+from oubli.components.selection.columns import NOISE_SCALE
 from oubli.components.slices import Slice, find_slices
 
 
@@ -23,6 +25,7 @@ def test_the_block_is_the_union_of_the_selections(network_objective, images):
     assert found.candidates == 6
     assert found.unsliced == ("1.weight", "1.bias")
     assert len(found.selections) == 3
+    assert found.noise_scale == NOISE_SCALE
     chosen = {one for selection in found.selections for one in selection.order}
     assert set(found.slices) == chosen
     assert chosen
@@ -78,6 +81,7 @@ def test_a_unit_that_alone_decides_the_loss_is_selected():
     found = select_blanket(objective, theta, removed, seed=0)
     assert found.selections[0].order[0] == Slice("hidden", 1)
     assert found.selections[0].scores[0] > 0.9
+    assert found.selections[0].stop in {StopReason.EXPLAINED, StopReason.NO_GAIN}
 
 
 def test_a_sample_that_selects_nothing_is_recorded():
@@ -85,6 +89,7 @@ def test_a_sample_that_selects_nothing_is_recorded():
     removed = Samples(torch.ones(2, 2), torch.zeros(2))
     found = select_blanket(constant, constant.theta(), removed, perturbations=50, seed=0)
     assert found.selected_nothing == (0, 1)
+    assert [one.stop for one in found.selections] == [StopReason.CONSTANT_RESPONSE] * 2
     assert found.slices == ()
     assert len(found.indices) == 0
 

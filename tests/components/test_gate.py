@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from oubli.components.errors import ConfigurationError
 from oubli.components.evaluation import Evaluation
 from oubli.components.gate import (
+    EmptyBlockEvidence,
     GateLimits,
     IndefiniteEvidence,
     Outcome,
     RefusalCode,
+    UnsolvedEvidence,
     UpdateEvidence,
     judge,
 )
@@ -101,3 +103,15 @@ def test_every_broken_rule_is_listed():
 def test_limits_must_be_usable(name, value):
     with pytest.raises(ConfigurationError, match=f"Gate limit {name}"):
         GateLimits(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "code", "words"),
+    [
+        (UnsolvedEvidence("Relative residual 0.2, tolerance 0.001."), RefusalCode.NOT_SOLVED, "residual 0.2"),
+        (EmptyBlockEvidence(candidates=66), RefusalCode.NOTHING_SELECTED, "none of 66 slices"),
+    ],
+)
+def test_an_update_that_was_not_made_is_refused(evidence, code, words):
+    assert codes(evidence) == [code]
+    assert words in judge(evidence, GateLimits()).reasons[0].sentence

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from oubli.components import newton
-from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput
+from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput, NumericalError
 from oubli.components.evaluation import parameter_distance
 from oubli.components.gradients import RemovedGradient, gradient_sum, objective_gradient
 from oubli.components.losses import cross_entropy, mse
@@ -161,6 +161,30 @@ def test_damping_rises_past_indefinite_curvature(targets):
     assert report.damping > -lowest
 
 
+def test_damping_rises_past_conjugate_gradients_that_do_not_arrive(network_objective, images, monkeypatch):
+    retained, removed = split(images, 2)
+    theta = network_objective.theta()
+    given = RemovedGradient.of(network_objective, theta, removed)
+    monkeypatch.setattr("oubli.components.solvers.choose_solver", lambda *_: SolverName.CONJUGATE_GRADIENTS)
+
+    def update(damping: float | None, iterations: int) -> newton.StepReport:
+        monkeypatch.setattr("oubli.components.solvers.CG_ITERATIONS", iterations)
+        found = newton_removal(
+            network_objective, theta, retained, given, block=None, steps=1, damping=damping, convex=False
+        )
+        return found.steps[0]
+
+    curvature = newton.GaussNewton(newton.Restriction(network_objective, theta, None), retained)
+    needed = [update(factor * curvature.mean_diagonal(), 1000).iterations for factor in RELATIVE_DAMPINGS]
+    assert needed[-1] < needed[0]
+    # Enough for the last damping, not for the first.
+    chosen = update(None, needed[-1])
+    assert chosen.tries > 1
+    assert chosen.iterations <= needed[-1]
+    with pytest.raises(NumericalError, match="iterations"):
+        update(None, needed[-1] - 1)
+
+
 def test_progress_and_the_callers_theta(regression_objective, targets):
     theta = least_squares(targets)
     before = theta.clone()
@@ -215,5 +239,13 @@ def test_gradients_that_are_not_finite_are_refused(targets):
     objective = Objective(nn.Linear(4, 2), mse, 0.1)
     broken = Samples(targets.inputs.clone(), targets.labels)
     broken.inputs[0, 0] = float("nan")
+    with pytest.raises(NonFiniteInput, match="gradient"):
+        convex_update(objective, objective.theta(), broken, 5, steps=1)
+
+
+def test_retained_samples_that_are_not_finite_are_refused(targets):
+    objective = Objective(nn.Linear(4, 2), mse, 0.1)
+    broken = Samples(targets.inputs.clone(), targets.labels)
+    broken.inputs[-1, 0] = float("inf")
     with pytest.raises(NonFiniteInput, match="gradient"):
         convex_update(objective, objective.theta(), broken, 5, steps=1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from oubli.components.errors import IndefiniteCurvature, NumericalError
+from oubli.components.errors import IndefiniteCurvature, NonFiniteInput, NumericalError
 from oubli.components.solvers import (
     DIRECT_BYTES,
     DIRECT_FLOPS,
@@ -18,6 +18,7 @@ from oubli.components.solvers import (
     WoodburySystem,
     choose_solver,
     prepare_system,
+    tolerance_of,
 )
 
 
@@ -89,6 +90,58 @@ def test_conjugate_gradients_that_do_not_arrive_are_an_error():
     matrix = torch.diag(torch.logspace(-14, 0, 1500, dtype=torch.float64))
     with pytest.raises(NumericalError, match=r"relative residual of .* in 1000 iterations"):
         products(matrix).solve(torch.ones(1500, dtype=torch.float64), 0.0)
+
+
+def conditioned(decades: float) -> Tensor:
+    """(30, 30) float32, eigenvalues from 10^-decades to 1 along no axis."""
+    basis = torch.linalg.qr(normal(30, 30, seed=0))[0]
+    matrix = basis * torch.logspace(-decades, 0, 30, dtype=torch.float64) @ basis.T
+    return ((matrix + matrix.T) / 2).float()
+
+
+@pytest.mark.parametrize("way", [DenseSystem, products])
+def test_a_solution_that_rounding_has_spoiled_is_refused(way):
+    b = normal(30, seed=1).float()
+    assert way(conditioned(3)).solve(b, 0.0).residual <= tolerance_of(torch.float32)
+    with pytest.raises(
+        NumericalError, match=r"left a relative residual of 0\.\d+; 0\.0014 .*adding 0\. Raise.*float64"
+    ):
+        way(conditioned(6)).solve(b, 0.0)
+
+
+def test_a_woodbury_solution_is_refined_or_refused():
+    factor = normal(5, 30, seed=3)
+    # Where the factor reaches, b - F^T(...) cancels: the first solve leaves 1e-6 here.
+    b = factor.T @ normal(5, seed=1)
+    refined = WoodburySystem(factor).solve(b, 1e-9)
+    assert refined.iterations == 2
+    product = factor.T @ (factor @ refined.x) + 1e-9 * refined.x
+    assert float((product - b).norm() / b.norm()) == pytest.approx(refined.residual)
+    assert refined.residual <= tolerance_of(torch.float64)
+    assert WoodburySystem(factor).solve(b, 1.0).iterations == 1
+    with pytest.raises(NumericalError, match=r"woodbury left a relative residual"):
+        WoodburySystem(factor.float()).solve(b.float(), 1e-5)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_curvature_that_is_not_finite_is_named(broken):
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[1, 1] = broken
+    b = torch.ones(3, dtype=torch.float64)
+    for way in (DenseSystem, WoodburySystem, products):
+        with pytest.raises(NonFiniteInput, match="curvature is NaN or infinite"):
+            way(matrix).solve(b, 1.0)
+
+
+def test_the_lowest_eigenvalue_is_computed_once_a_system(monkeypatch):
+    calls = []
+    eigvalsh = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: calls.append(1) or eigvalsh(matrix))
+    system = DenseSystem(torch.diag(torch.tensor([1.0, -0.75], dtype=torch.float64)))
+    for shift in (0.0, 0.25, 0.5):
+        with pytest.raises(IndefiniteCurvature, match=r"eigenvalue -0\.75"):
+            system.solve(torch.ones(2, dtype=torch.float64), shift)
+    assert len(calls) == 1
 
 
 @settings(deadline=None)

@@ -269,7 +269,11 @@ def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: Mod
 
 @pytest.mark.parametrize(
     ("loss", "words"),
-    [("odd_losses:curves_down", "not positive definite"), ("odd_losses:knows_nothing", "chose none of 15 slices")],
+    [
+        ("odd_losses:curves_down", "not positive definite"),
+        ("odd_losses:bends_infinitely", "finite"),
+        ("odd_losses:knows_nothing", "chose none of 15 slices"),
+    ],
 )
 def test_update_that_cannot_be_made_is_refused(
     settings: Settings, registry: ModelRegistry, data_uri: str, monkeypatch: pytest.MonkeyPatch, loss: str, words: str
@@ -280,7 +284,7 @@ def test_update_that_cannot_be_made_is_refused(
     network = {"target": "blob_network:build", "kwargs": {"width": 12}}
     train(Settings(), blobs.spec(name, data_uri, loss=loss, factory=network, retrain=training, convex=False))
     removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
-    config = UnlearnConfig(perturbations=50, damping=1e-6, selection="full" if name == "curves_down" else "l_foci")
+    config = UnlearnConfig(perturbations=50, damping=1e-6, selection="l_foci" if name == "knows_nothing" else "full")
     outcome = blobs.remove(Settings(), name, [removals], config)
     assert outcome.status is Status.REFUSED
     assert words in outcome.reasons[0]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from oubli.components.curvature.ggn import GaussNewton
-from oubli.components.errors import IndefiniteCurvature
+from oubli.components.errors import IndefiniteCurvature, NonFiniteInput
 from oubli.components.losses import Loss, loss_function
 from oubli.components.objective import Objective
 from oubli.components.restriction import Restriction
@@ -113,3 +113,12 @@ def test_a_loss_that_is_not_convex_has_no_factor(linear_objective, classes):
     with pytest.raises(IndefiniteCurvature, match="eigenvalue -2"):
         found.factor()
     assert float(torch.linalg.eigvalsh(found.dense())[0]) < 0
+
+
+def test_a_loss_without_a_finite_hessian_has_no_factor():
+    # |outputs|^1.5 has a gradient at 0, but no second derivative.
+    objective = Objective(nn.Linear(4, 2), lambda outputs, labels: outputs.abs().pow(1.5).sum(1), 0.0)
+    samples = Samples(torch.ones(3, 4), torch.zeros(3))
+    restriction = Restriction(objective, torch.zeros_like(objective.theta()), None)
+    with pytest.raises(NonFiniteInput, match="Hessian in the outputs"):
+        GaussNewton(restriction, samples).factor()

@@ -90,6 +90,53 @@ def test_the_noise_does_the_work_of_tie_breaking() -> None:
     assert noisy == pytest.approx(exact, abs=0.02)
 
 
+# Rows in the response's own order: neighbours picked by row would look like knowledge.
+@pytest.mark.parametrize("constant", [np.zeros(COUNT), np.full(COUNT, 0.1), np.full((COUNT, 2), 1e8)])
+def test_a_column_that_does_not_vary_draws_neighbours_at_random(constant: np.ndarray) -> None:
+    draw = np.random.default_rng(7)
+    y = np.arange(COUNT, dtype=float)
+    exact = np.mean([codec(y, constant, generator=draw) for _ in range(5)])
+    assert exact == pytest.approx(0.0, abs=0.1)
+    assert np.mean([l_codec(y, constant, generator=draw) for _ in range(5)]) == pytest.approx(exact, abs=0.1)
+    z = draw.standard_normal(COUNT)
+    assert np.mean([l_codec(y, z, constant, generator=draw) for _ in range(5)]) == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("tiny", [1e-165, 1e-200, 1e-300])
+def test_a_spread_whose_square_underflows_draws_neighbours_at_random(tiny: float) -> None:
+    draw = np.random.default_rng(8)
+    y = np.arange(COUNT, dtype=float)
+    # The column of ones sets the scale that both share.
+    columns = np.stack([np.ones(COUNT), tiny * (np.arange(COUNT) % 2)], axis=1)
+    exact = np.mean([codec(y, columns, generator=draw) for _ in range(5)])
+    assert np.mean([l_codec(y, columns, generator=draw) for _ in range(5)]) == pytest.approx(exact, abs=0.1)
+    assert exact == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_constant_column_beside_others_changes_nothing() -> None:
+    draw = np.random.default_rng(9)
+    z = draw.standard_normal((COUNT, 2))
+    y = z[:, 0] + 0.1 * draw.standard_normal(COUNT)
+    beside = np.concatenate([z, np.full((COUNT, 1), 1e6)], axis=1)
+    alone = l_codec(y, z, generator=np.random.default_rng(0))
+    assert l_codec(y, beside, generator=np.random.default_rng(0)) == pytest.approx(alone, abs=1e-3)
+
+
+def test_noise_beside_a_large_offset_still_breaks_ties() -> None:
+    draw = np.random.default_rng(10)
+    y = np.arange(COUNT, dtype=float)
+    z = 1e8 + 1e-6 * (np.arange(COUNT) % 2)
+    assert np.mean([l_codec(y, z, generator=draw) for _ in range(5)]) == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("noise_scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_noise_scale_that_is_no_positive_number(noise_scale: float) -> None:
+    draw = np.random.default_rng(11)
+    y, z = draw.standard_normal((2, 10))
+    with pytest.raises(ConfigurationError, match="noise_scale: expected a positive number"):
+        l_codec(y, z, noise_scale=noise_scale, generator=draw)
+
+
 @pytest.mark.parametrize("coefficient", [codec, l_codec])
 def test_nothing_left_to_explain(coefficient) -> None:
     draw = np.random.default_rng(3)
