@@ -18,8 +18,7 @@ from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Stat
 from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_set
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import digest_key, keyed_digest
-from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split
@@ -69,7 +68,7 @@ def fetch(
 
     weights = registry.weights(parent)
     request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
-    removal_digest = keyed_digest(digest_key(store_for(settings.store_root), settings.store_root), resolved.new_ids)
+    removal_digest = store_digest(settings.store_root, resolved.new_ids)
     job = RemovalJob(
         outcome=outcome_digest(
             model=parent.name,

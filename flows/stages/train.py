@@ -14,8 +14,7 @@ from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_set import read_removal_set
 from oubli.registry.removals.removed_ids import removed_before, removed_from_any, store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import digest_key, json_digest, keyed_digest
-from oubli.registry.storage.stores import store_for
+from oubli.registry.storage.digests import json_digest, store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.train_spec import TrainSpec
 from oubli.registry.training.training_data import TrainingData, dataset_sha256
@@ -72,7 +71,7 @@ def retrain(
         raise RemovalSetError(
             f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
         )
-    digest = keyed_digest(digest_key(store_for(settings.store_root), settings.store_root), sorted(without))
+    digest = store_digest(settings.store_root, sorted(without))
     outcome = json_digest({"retrain": parent.tags["oubli.record_sha256"], "model": parent.name, "without": digest})[:32]
     if (earlier := registry.by_outcome(parent.name, outcome)) is not None:
         move_alias(registry, earlier, UNLEARNED_ALIAS)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from oubli.components.errors import DigestMismatch
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.storage.digests import bytes_digest, digest_key, keyed_digest
+from oubli.registry.storage.digests import bytes_digest, store_digest
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
@@ -64,4 +64,4 @@ def store_removed(store_root: str, outcome: str, new_ids: Iterable[str], before:
 
 def _digest(store_root: str, data: bytes) -> str:
     """Keyed, because MLflow shows it, and the list of a single removed sample could be found by guessing."""
-    return keyed_digest(digest_key(store_for(store_root), store_root), [bytes_digest(data)])
+    return store_digest(store_root, [bytes_digest(data)])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from oubli.components.errors import DataError, ObjectExists, ObjectMissing
 from oubli.registry.storage.object_store import ObjectStore
+from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
 PARQUET_SUFFIX = ".parquet"
@@ -86,3 +87,8 @@ def keyed_digest(key: bytes, lines: Iterable[str]) -> str:
         mac.update(len(data).to_bytes(8, "big"))
         mac.update(data)
     return mac.hexdigest()
+
+
+def store_digest(store_root: str, lines: Iterable[str]) -> str:
+    """`keyed_digest` under the secret of the store at `store_root`: for whatever says something of ids outside it."""
+    return keyed_digest(digest_key(store_for(store_root), store_root), lines)
