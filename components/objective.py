@@ -4,7 +4,8 @@ Axes: b samples of a batch, n samples of a source, d parameters.
 
     F(w) = (1/n) * sum_i loss(w, z_i) + (l2/2) * ||w||^2
 
-over every parameter, biases included. The module runs in evaluation mode with its buffers fixed: dropout is off and
+over every trained parameter w, biases included. Parameters outside the scope of training (a frozen backbone) are
+constants, like buffers: no gradient, no curvature and no penalty knows them. The module runs in evaluation mode with its buffers fixed: dropout is off and
 batch normalisation uses its running statistics, so that F is one deterministic function.
 """
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from oubli.components.attention import without_fast_path
 from oubli.components.errors import ConfigurationError, NonFiniteInput
 from oubli.components.losses import Loss, LossFunction, loss_kind
 from oubli.components.parameters import ParameterSpace
@@ -31,7 +33,7 @@ class Objective:
 
     The module is copied: the caller's own is neither changed nor kept. A call swaps weights into the copy, so one
     objective serves one thread at a time. `dtype` and `device` are those of every computation; sample tensors are
-    moved to them batch by batch.
+    moved to them batch by batch. `trained` names the parameters, or the modules, that were trained; None means all.
     """
 
     module: nn.Module
@@ -40,6 +42,7 @@ class Objective:
     _: KW_ONLY
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float64
+    trained: Sequence[str] | None = None
     space: ParameterSpace = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class Objective:
             raise ConfigurationError(f"dtype is {self.dtype}; floating point is needed.", remedy="Use torch.float64.")
         own = copy.deepcopy(self.module).to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         object.__setattr__(self, "module", own)
-        object.__setattr__(self, "space", ParameterSpace.of(own))
+        object.__setattr__(self, "space", ParameterSpace.of(own, self.trained))
 
     @property
     def kind(self) -> Loss | None:
@@ -69,7 +72,8 @@ class Objective:
 
     def outputs(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """The module's outputs (b, ...) for prepared inputs (b, ...) and weights by name."""
-        outputs = functional_call(self.module, dict(parameters), (inputs,))
+        with without_fast_path():
+            outputs = functional_call(self.module, dict(parameters), (inputs,))
         if not isinstance(outputs, Tensor):
             raise ConfigurationError(
                 f"{type(self.module).__name__} returned {type(outputs).__name__}; one tensor is needed.",

@@ -1,6 +1,6 @@
-"""The flat view of a module's parameters.
+"""The flat view of a module's trained parameters.
 
-Axes: d parameters (scalars) of the whole module, d_P of them in a block P.
+Axes: d trained parameters (scalars), d_P of them in a block P.
 
 A parameter tensor's identity is its qualified name, as `named_parameters()` gives it (tied tensors appear once, under
 their first name); a scalar's identity is that name and its index, or its position in the flat vector.
@@ -8,7 +8,7 @@ their first name); a scalar's identity is that name and its index, or its positi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -21,19 +21,25 @@ from oubli.components.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """Names and shapes of a module's parameter tensors, in `named_parameters()` order."""
+    """Names and shapes of a module's trained parameter tensors, in `named_parameters()` order."""
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
 
     @classmethod
-    def of(cls, module: nn.Module) -> ParameterSpace:
-        """The space of `module`; ConfigurationError where it has no parameters, or complex or integer ones."""
+    def of(cls, module: nn.Module, trained: Sequence[str] | None = None) -> ParameterSpace:
+        """The space of `module`, or of the part of it that was trained.
+
+        trained: qualified names of parameters, or of modules whose parameters all count; None means every parameter.
+        ConfigurationError where nothing is left, where a name fits nothing, or for complex or integer parameters.
+        """
         named = dict(module.named_parameters())
         if not named:
             raise ConfigurationError(
                 f"{type(module).__name__} has no parameters.", remedy="Pass the module that was trained."
             )
+        if trained is not None:
+            named = _within(module, named, trained)
         for name, parameter in named.items():
             if not parameter.is_floating_point():
                 raise ConfigurationError(
@@ -80,10 +86,9 @@ class ParameterSpace:
                 f"Expected a flat vector of {self.d} parameters, found shape {tuple(theta.shape)}.",
                 remedy="Flatten the weights with this ParameterSpace.",
             )
-        return {
-            name: theta[start:end].view(shape)
-            for name, shape, start, end in zip(self.names, self.shapes, self.offsets, self.offsets[1:], strict=False)
-        }
+        # Split once: the backward pass of a slice would make d zeros for each tensor.
+        parts = theta.split([shape.numel() for shape in self.shapes])
+        return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
     def theta_of(self, module: nn.Module) -> Tensor:
         """A copy of the module's weights as one (d,) vector, detached, in the module's dtype and device."""
@@ -95,3 +100,23 @@ class ParameterSpace:
         with torch.no_grad():
             for name, value in self.unflatten(theta).items():
                 parameters[name].copy_(value)
+
+
+def _within(module: nn.Module, named: Mapping[str, nn.Parameter], trained: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters that are, or lie in, what `trained` names; a tied one under any of its names."""
+    aliases = dict(module.named_parameters(remove_duplicate=False))
+    for scope in trained:
+        if not any(_lies_in(name, scope) for name in aliases):
+            raise ConfigurationError(
+                f"No parameter is called {scope!r}, nor lies in a module of that name.",
+                remedy=f"The names are: {', '.join(aliases)}.",
+            )
+    chosen = {id(value) for name, value in aliases.items() if any(_lies_in(name, scope) for scope in trained)}
+    found = {name: value for name, value in named.items() if id(value) in chosen}
+    if not found:
+        raise ConfigurationError("No parameter was trained.", remedy="Name at least one, or leave the names out.")
+    return found
+
+
+def _lies_in(name: str, scope: str) -> bool:
+    return name == scope or name.startswith(f"{scope}.")

@@ -55,3 +55,18 @@ class Samples:
             return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
         return Samples(move(self.inputs), move(self.labels))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources, one after another."""
+
+    sources: tuple[SampleSource, ...]
+
+    def __len__(self) -> int:
+        return sum(len(one) for one in self.sources)
+
+    def batches(self, size: int) -> Iterator[Samples]:
+        """A batch never spans two sources, so it may be smaller than `size` anywhere."""
+        for one in self.sources:
+            yield from one.batches(size)
