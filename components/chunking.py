@@ -6,8 +6,12 @@ Axes: b samples of a chunk.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from oubli.components.attention import differentiable_attention
 from oubli.components.errors import ConfigurationError
 from oubli.components.objective import Objective
 from oubli.components.samples import SampleSource
@@ -24,26 +28,39 @@ def samples_per_chunk(bytes_per_sample: int, budget_bytes: int = MEMORY_BUDGET_B
 
 
 def activation_bytes(objective: Objective, inputs: Tensor) -> int:
-    """Bytes that one sample's input and leaf-module outputs take in a forward pass.
+    """Bytes that one more sample takes in a forward pass: its input and every tensor that an operation makes of it.
 
-    inputs: (1, ...), prepared. Measured, since it follows neither from the parameter count nor from the input.
+    inputs: (1, ...), prepared. Measured, since it follows neither from the parameter count nor from the input: the
+    difference between passes over two and over one sample, so that what all samples share (masks, reparametrised
+    weights) is not counted. Attention counts with its scores, as `differentiable_attention` computes it.
     """
-    elements = inputs.numel()
+    one, two = (_bytes_made(objective, torch.cat([inputs] * count)) for count in (1, 2))
+    return inputs.nbytes + max(0, two - one)
 
-    def count(_module: nn.Module, _arguments: object, output: object) -> None:
-        nonlocal elements
-        if isinstance(output, Tensor):
-            elements += output.numel()
 
-    leaves = [module for module in objective.module.modules() if next(module.children(), None) is None]
-    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-    try:
-        with torch.no_grad():
-            objective.outputs({}, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return elements * objective.dtype.itemsize
+def _bytes_made(objective: Objective, inputs: Tensor) -> int:
+    made = _Allocations()
+    with made, differentiable_attention(), torch.no_grad():
+        objective.outputs({}, inputs)
+    return made.total
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is not typed
+    """Sums the bytes of what operations return anew; views and tensors changed in place cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        returned = result if isinstance(result, tuple) else (result,)
+        for what, declared in zip(returned, func._schema.returns, strict=False):
+            if declared.alias_info is None:
+                self.total += sum(one.nbytes for one in tree_leaves(what) if isinstance(one, Tensor))
+        return result
 
 
 def first_sample(objective: Objective, source: SampleSource) -> Tensor:

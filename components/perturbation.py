@@ -1,11 +1,19 @@
 """Random copies of one input, to see what the network's parts know about it.
 
-Axes: N copies.
+Axes: N copies, T tokens, k replaced tokens, V tokens of the vocabulary.
 
 Mehta et al., CVPR 2022 (arXiv 2204.07655): the loss and the activations are watched while the input is moved a little.
+Continuous inputs get Gaussian noise. Tokens have no small distances: some of them are replaced.
+
+Every copy is drawn by itself, on the CPU, so that a seed means the same copies on every device, in every dtype, and
+however many are drawn at once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,22 +27,166 @@ SIGMA = 0.1
 """Standard deviation of the noise, in the units of normalised inputs: the paper's default."""
 
 
+class Perturbation(Protocol):
+    """A way to draw copies of one input."""
+
+    def copies(self, sample: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+        """The generator's next `count` copies of `sample` (...), as (count, ...) on its device and in its dtype.
+
+        Drawing a, then b copies gives those of drawing a + b. The generator is one of the CPU.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianPerturbation:
+    """Copies of a continuous input, each `sample + sigma * standard normal noise`."""
+
+    sigma: float = SIGMA
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < float("inf"):
+            raise ConfigurationError(
+                f"sigma is {self.sigma}; a positive, finite sigma is needed.",
+                remedy=f"The method's default is {SIGMA}.",
+            )
+
+    def copies(self, sample: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+        """As `Perturbation.copies`; the noise is float64. ConfigurationError where the input is not continuous."""
+        if not sample.is_floating_point():
+            raise ConfigurationError(
+                f"Inputs have dtype {sample.dtype}; Gaussian noise needs continuous inputs.",
+                remedy="Decode and normalise the inputs to floating point, or replace tokens instead.",
+            )
+        noise = torch.empty((count, *sample.shape), dtype=torch.float64)
+        for one in noise:
+            one.normal_(generator=generator)
+        return sample + noise.mul_(self.sigma).to(sample.device, sample.dtype)
+
+
+@dataclass(frozen=True)
+class TokenVocabulary:
+    """size: V; special: ids that stand for no word (start, end, mask, unknown); padding: the id that is not attended.
+
+    All other ids in [0, V) are ordinary; ConfigurationError where fewer than two are, or an id lies outside.
+    """
+
+    size: int
+    special: frozenset[int]
+    padding: int
+
+    def __post_init__(self) -> None:
+        outside = sorted(one for one in self.special | {self.padding} if not 0 <= one < self.size)
+        if outside:
+            raise ConfigurationError(
+                f"Special or padding tokens {outside} are not in a vocabulary of {self.size}.",
+                remedy="Give the ids of the tokenizer that the model was trained with.",
+            )
+        if len(self.ordinary) < 2:
+            raise ConfigurationError(
+                f"{len(self.ordinary)} of {self.size} tokens are ordinary; replacing one needs another.",
+                remedy="List as special only what stands for no word.",
+            )
+
+    @cached_property
+    def ordinary(self) -> Tensor:
+        """The ids, rising, that are neither special nor padding; int64 on the CPU."""
+        keep = torch.ones(self.size, dtype=torch.bool)
+        keep[[*self.special, self.padding]] = False
+        return keep.nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class TokenPerturbation:
+    """Copies of a token sequence, each with `replacements` (k) of its attended ordinary tokens replaced.
+
+    Which, is drawn anew for each copy, without repetition; by what, uniformly from the other ordinary tokens. Where a
+    sequence has fewer than k ordinary tokens, all of them are replaced. Special and padding tokens stay.
+    """
+
+    vocabulary: TokenVocabulary
+    replacements: int
+
+    def __post_init__(self) -> None:
+        if self.replacements < 1:
+            raise ConfigurationError(
+                f"replacements is {self.replacements}; at least one token must be replaced.", remedy="Use 1 or 2."
+            )
+
+    def copies(self, sample: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+        """As `Perturbation.copies`, for a sample (T,) of int64 token ids.
+
+        Raises ConfigurationError where the input is no such sequence, holds ids outside the vocabulary, or has no
+        ordinary token.
+        """
+        ordinary = self.vocabulary.ordinary
+        tokens = self._tokens(sample)
+        places = torch.isin(tokens, ordinary).nonzero().flatten()
+        if len(places) == 0:
+            raise ConfigurationError(
+                f"The sequence of {len(tokens)} tokens has no ordinary token that could be replaced.",
+                remedy="Leave out sequences of special and padding tokens alone, or check the vocabulary.",
+            )
+        ranks = torch.searchsorted(ordinary, tokens)
+        replaced = min(self.replacements, len(places))
+        copies = tokens.repeat(count, 1)
+        for one in copies:
+            chosen = places[torch.randperm(len(places), generator=generator)[:replaced]]
+            drawn = torch.randint(len(ordinary) - 1, (replaced,), generator=generator)
+            # Ranks from the present token's on move up by one, so that it is never drawn.
+            one[chosen] = ordinary[drawn + (drawn >= ranks[chosen])]
+        return copies.to(sample.device)
+
+    def _tokens(self, sample: Tensor) -> Tensor:
+        if sample.dtype is not torch.int64 or sample.ndim != 1:
+            raise ConfigurationError(
+                f"Inputs have dtype {sample.dtype} and shape {tuple(sample.shape)}; replacing tokens needs one "
+                "sequence of int64 token ids.",
+                remedy="Encode the text to token ids, or use Gaussian noise for continuous inputs.",
+            )
+        tokens = sample.cpu()
+        if bool(((tokens < 0) | (tokens >= self.vocabulary.size)).any()):
+            raise ConfigurationError(
+                f"The sequence holds token ids from {int(tokens.min())} to {int(tokens.max())}; the vocabulary has "
+                f"{self.vocabulary.size}.",
+                remedy="Give the vocabulary of the tokenizer that encoded it.",
+            )
+        return tokens
+
+
 def gaussian_copies(
     sample: Tensor, *, count: int = PERTURBATIONS, sigma: float = SIGMA, generator: torch.Generator
 ) -> Tensor:
     """(N, ...) copies of one continuous input (...), each `sample + sigma * standard normal noise`.
 
-    The noise is drawn on the CPU in float64, so that a seed means the same copies on every device and in every dtype.
+    Raises ConfigurationError as `GaussianPerturbation` does, and for fewer than 2 copies.
     """
-    if not sample.is_floating_point():
+    perturbation = GaussianPerturbation(sigma)
+    check_count(count)
+    return perturbation.copies(sample, count=count, generator=generator)
+
+
+def replaced_tokens(
+    sample: Tensor,
+    *,
+    count: int = PERTURBATIONS,
+    replacements: int,
+    vocabulary: TokenVocabulary,
+    generator: torch.Generator,
+) -> Tensor:
+    """(N, T) copies of a sequence (T,) of int64 token ids, k = `replacements` of them replaced in each copy.
+
+    Raises ConfigurationError as `TokenPerturbation` does, and for fewer than 2 copies.
+    """
+    perturbation = TokenPerturbation(vocabulary, replacements)
+    check_count(count)
+    return perturbation.copies(sample, count=count, generator=generator)
+
+
+def check_count(count: int) -> None:
+    """ConfigurationError for fewer copies than can be compared."""
+    if count < 2:
         raise ConfigurationError(
-            f"Inputs have dtype {sample.dtype}; Gaussian noise needs continuous inputs.",
-            remedy="Decode and normalise the inputs to floating point first.",
+            f"perturbations = {count}; at least 2 copies are needed.",
+            remedy=f"The method's default is {PERTURBATIONS}.",
         )
-    if count < 2 or not sigma > 0:
-        raise ConfigurationError(
-            f"perturbations = {count} and sigma = {sigma}; at least 2 copies and a positive sigma are needed.",
-            remedy=f"The method's defaults are {PERTURBATIONS} and {SIGMA}.",
-        )
-    noise = torch.randn((count, *sample.shape), dtype=torch.float64, generator=generator)
-    return sample + (sigma * noise).to(sample.device, sample.dtype)

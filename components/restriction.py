@@ -68,11 +68,10 @@ class Restriction:
         parameters = space.unflatten(self.theta)
         fixed = torch.cat([parameters[name].reshape(-1) for name in self.touched])
         moved = fixed.index_copy(0, self._local, values)
-        start = 0
-        for name in self.touched:
-            length = parameters[name].numel()
-            parameters[name] = moved[start : start + length].view(parameters[name].shape)
-            start += length
+        # One split, since the derivative of each slice by itself would be as long as all of them.
+        parts = torch.split(moved, [parameters[name].numel() for name in self.touched])
+        for name, part in zip(self.touched, parts, strict=True):
+            parameters[name] = part.view(parameters[name].shape)
         return parameters
 
     def _positions_in_touched(self, block: Tensor) -> Tensor:

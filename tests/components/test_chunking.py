@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_zoo import problem
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from oubli.components.chunking import LARGEST_CHUNK, activation_bytes, first_sample, samples_per_chunk
 from oubli.components.errors import ConfigurationError
+from oubli.components.losses import cross_entropy
+from oubli.components.objective import Objective
 from oubli.components.samples import Samples
 
 
@@ -15,11 +20,35 @@ def test_chunks_fit_the_budget_and_are_never_empty():
     assert samples_per_chunk(1, 10**9) == LARGEST_CHUNK
 
 
-def test_activations_are_counted_over_the_leaves(network_objective, images):
-    # input 16; convolution, normalisation, tanh and dropout 3 * 16 each; pooling 12, flattening 12, linear 3
-    expected = 16 + 4 * 48 + 12 + 12 + 3
+def test_what_the_forward_pass_makes_is_counted(network_objective, images):
+    # input 16; convolution, normalisation and tanh 3 * 16 each; pooling 12 and their int64 places, linear 3;
+    # dropout is off, and flattening makes a view
+    expected = 16 + 3 * 48 + 12 + 12 + 3
     assert activation_bytes(network_objective, images.inputs[:1]) == expected * 8
-    assert not any(module._forward_hooks for module in network_objective.module.modules())
+
+
+def test_tokens_and_tuples_are_counted():
+    objective, samples = problem("lstm")
+    # 6 int64 tokens; 6 rows of 8 from the embedding, 6 outputs of 8 from the cell: at least.
+    assert activation_bytes(objective, samples.inputs[:1]) >= (6 + 6 * 8 + 6 * 8) * 8
+
+
+def test_attention_counts_with_its_scores():
+    objective, samples = problem("fused attention")
+
+    def of(tokens: int) -> int:
+        return activation_bytes(objective, samples.inputs[-1:].repeat(1, tokens))
+
+    # Scores grow with the square of the sequence: 2 heads, float64, at least the scores themselves.
+    assert of(20) - 2 * of(10) >= 2 * 8 * (120**2 - 2 * 60**2)
+
+
+def test_what_all_samples_share_is_not_counted():
+    plain = nn.Sequential(nn.Linear(4, 50))
+    shared = nn.Sequential(weight_norm(nn.Linear(4, 50)))
+    inputs = torch.zeros(1, 4, dtype=torch.float64)
+    found = [activation_bytes(Objective(one, cross_entropy, 0.0), inputs) for one in (plain, shared)]
+    assert found == [(4 + 50) * 8] * 2
 
 
 def test_an_empty_source_is_refused(network_objective):

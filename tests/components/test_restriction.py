@@ -26,6 +26,22 @@ def test_outputs_are_those_of_the_whole_vector_with_the_block_replaced(network_o
     assert restriction.touched == tuple(name for name in space.names if members & set(space.range_of(name)))
 
 
+def test_the_derivative_is_the_blocks_part_of_the_whole_one(network_objective, images):
+    theta = network_objective.theta().requires_grad_(True)
+    weighting = network_objective.outputs(network_objective.space.unflatten(theta), images.inputs).detach().sin()
+
+    def weighted(outputs: torch.Tensor) -> torch.Tensor:
+        return (outputs * weighting).sum()
+
+    whole = network_objective.outputs(network_objective.space.unflatten(theta), images.inputs)
+    (expected,) = torch.autograd.grad(weighted(whole), theta)
+    for block in (None, torch.arange(0, len(theta), 3), torch.tensor([28, 40])):
+        restriction = Restriction(network_objective, theta.detach(), block)
+        values = restriction.values.clone().requires_grad_(True)
+        (found,) = torch.autograd.grad(weighted(restriction.outputs(values, images.inputs)), values)
+        torch.testing.assert_close(found, expected[restriction.indices], rtol=1e-10, atol=1e-12)
+
+
 def test_no_block_means_all_parameters(network_objective):
     theta = network_objective.theta()
     restriction = Restriction(network_objective, theta, None)
