@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jacrev, vjp, vmap
+from torch.func import grad, jacrev, vjp
 
+from oubli.components.attention import differentiable_attention
 from oubli.components.chunking import (
     MEMORY_BUDGET_BYTES,
     activation_bytes,
@@ -29,13 +30,15 @@ from oubli.components.chunking import (
     pass_chunk,
     samples_per_chunk,
 )
-from oubli.components.errors import IndefiniteCurvature, NonFiniteInput
+from oubli.components.curvature.costs import product_flops
+from oubli.components.curvature.linear_head import LinearHead, find_linear_head
+from oubli.components.curvature.output_roots import root_rows
+from oubli.components.curvature.probes import TRACE_PROBES, random_signs
+from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.objective import Objective
 from oubli.components.restriction import Restriction
 from oubli.components.samples import Samples, SampleSource
-
-TRACE_PROBES = 16
-"""Hutchinson probes: the trace scales the damping, where a relative error of some per cent does not matter."""
+from oubli.components.solvers import System, full_precision, prepare_system
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,17 @@ class GaussNewton:
         with torch.no_grad():
             return len(self.source) * self.restriction.outputs(self.restriction.values, inputs).numel()
 
+    def product_flops(self) -> float:
+        """Floating-point operations of one product."""
+        return product_flops(self.restriction, self.source)
+
     def matvec(self, vector: Tensor) -> Tensor:
         """G v for v (d_P,): one pass over the source, no matrix built."""
         total = torch.zeros_like(vector)
         for samples in self._batches():
-            _, weighted, pull_back = self._products(samples, vector)
-            total += pull_back(weighted)
+            with full_precision(), differentiable_attention():
+                _, weighted, pull_back = self._products(samples, vector)
+                total += pull_back(weighted)
         return total / len(self.source)
 
     def mean_diagonal(self) -> float:
@@ -73,23 +81,35 @@ class GaussNewton:
 
         The signs come from a fixed seed: the same block gives the same estimate.
         """
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (TRACE_PROBES, self.size), generator=generator) * 2 - 1
+        probes = random_signs(TRACE_PROBES, self.restriction.values)
         total = 0.0
         for samples in self._batches():
-            for probe in signs.to(self.restriction.values):
-                tangent, weighted, _ = self._products(samples, probe)
-                total += float((tangent * weighted).sum())
+            with full_precision(), differentiable_attention():
+                for probe in probes:
+                    tangent, weighted, _ = self._products(samples, probe)
+                    total += float((tangent * weighted).sum())
         return total / (TRACE_PROBES * len(self.source) * self.size)
 
     def dense(self) -> Tensor:
         """G as a (d_P, d_P) matrix, symmetric."""
+        head = self._head()
+        if head is not None:
+            found = head.dense(self._objective, self.restriction.theta, self.source, self.budget_bytes)
+            return found / len(self.source)
         total = self.restriction.values.new_zeros(self.size, self.size)
         for jacobian, inner in self._jacobians():
-            left = torch.bmm(inner, jacobian).flatten(0, 1)
-            total.addmm_(jacobian.flatten(0, 1).T, left)
+            with full_precision():
+                left = torch.bmm(inner, jacobian).flatten(0, 1)
+                total.addmm_(jacobian.flatten(0, 1).T, left)
         # Rounding leaves it slightly asymmetric; Cholesky reads one triangle only.
         return (total + total.T) / (2 * len(self.source))
+
+    def dense_flops(self) -> float:
+        """Floating-point operations that building the dense matrix takes, apart from the passes."""
+        head = self._head()
+        if head is not None:
+            return float(len(self.source) * head.outputs * (head.outputs + 1) * head.features**2)
+        return float(2 * self.rank_bound() * self.size**2)
 
     def factor(self) -> Tensor:
         """A (n * C, d_P) with A^T A = G.
@@ -99,26 +119,24 @@ class GaussNewton:
         """
         rows = []
         for jacobian, inner in self._jacobians():
-            if not bool(torch.isfinite(inner).all()):
-                raise NonFiniteInput(
-                    "The loss's Hessian in the outputs is NaN or infinite.",
-                    remedy="Check the samples for missing or huge values, or compute in float64.",
-                )
-            eigenvalues, vectors = torch.linalg.eigh(inner)
-            rounding = inner.shape[-1] * torch.finfo(inner.dtype).eps * eigenvalues.abs().amax()
-            lowest = float(eigenvalues.min())
-            if lowest < -rounding:
-                raise IndefiniteCurvature(
-                    f"The loss is not convex in the outputs: its Hessian there has the eigenvalue {lowest:.3g}.",
-                    remedy="A factor A with A^T A = G does not exist; use the dense matrix or products.",
-                )
-            roots = eigenvalues.clamp(min=0).sqrt()[:, :, None] * vectors.transpose(1, 2)
-            rows.append(torch.bmm(roots, jacobian).flatten(0, 1))
+            roots = root_rows(inner)
+            with full_precision():
+                rows.append(torch.bmm(roots, jacobian).flatten(0, 1))
         return torch.cat(rows) / math.sqrt(len(self.source))
+
+    def system(self) -> System:
+        """Solved through Woodbury, Cholesky or conjugate gradients, as its size asks for."""
+        return prepare_system(self, self._objective.dtype)
 
     @property
     def _objective(self) -> Objective:
         return self.restriction.objective
+
+    def _head(self) -> LinearHead | None:
+        """The model's trained part as one linear layer at its end, where it is that and the block is all of it."""
+        if self.size < self._objective.space.d:
+            return None
+        return find_linear_head(self._objective, first_sample(self._objective, self.source))
 
     def _batches(self) -> Iterator[Samples]:
         # The graph of the gradient is kept beside the graph of the outputs.
@@ -165,11 +183,15 @@ class GaussNewton:
         touched = sum(len(space.range_of(name)) for name in self.restriction.touched)
         row_bytes = (2 * self.size + touched) * values.dtype.itemsize
         sample_bytes = elements * (row_bytes + 2 * activation_bytes(self._objective, inputs))
-        jacobian_of = vmap(jacrev(output), in_dims=(None, 0))
-        inner_of = vmap(jacrev(jacrev(loss)))
+        # A chunk of one: without vmap over the rows, for layers that have no rule for it.
+        jacobian_of = SampleMap(
+            lambda one: jacrev(output)(values, one), lambda one: jacrev(output, chunk_size=1)(values, one)
+        )
+        inner_of = SampleMap(jacrev(jacrev(loss)))
         for batch in self.source.batches(samples_per_chunk(sample_bytes, self.budget_bytes)):
             samples = self._objective.prepare(batch)
-            with torch.no_grad():
-                at = self.restriction.outputs(values, samples.inputs).reshape(len(samples), elements)
-            jacobian = jacobian_of(values, samples.inputs).detach()
-            yield jacobian, inner_of(at, samples.labels).detach()
+            with full_precision(), differentiable_attention():
+                with torch.no_grad():
+                    at = self.restriction.outputs(values, samples.inputs).reshape(len(samples), elements)
+                jacobian = jacobian_of(samples.inputs)
+            yield jacobian, inner_of(at, samples.labels)

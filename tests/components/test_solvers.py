@@ -17,6 +17,7 @@ from oubli.components.solvers import (
     SolverName,
     WoodburySystem,
     choose_solver,
+    full_precision,
     prepare_system,
     tolerance_of,
 )
@@ -144,6 +145,38 @@ def test_the_lowest_eigenvalue_is_computed_once_a_system(monkeypatch):
     assert len(calls) == 1
 
 
+def test_one_gram_matrix_serves_all_shifts():
+    system = WoodburySystem(normal(3, 8, seed=0))
+    gram = system.gram
+    before = gram.clone()
+    for shift in (0.1, 1.0):
+        system.solve(normal(8, seed=1), shift)
+    assert system.gram is gram
+    assert torch.equal(gram, before)
+
+
+def test_one_estimate_of_the_diagonal_serves_all_dampings():
+    calls = []
+    system = ProductSystem(lambda vector: vector, lambda: calls.append(1) or 2.0)
+    assert system.mean_diagonal() == system.mean_diagonal() == 2.0
+    assert len(calls) == 1
+
+
+def test_full_precision_is_set_inside_and_restored():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 @settings(deadline=None)
 @given(size=st.integers(1, 10**8), rank=st.integers(1, 10**10), itemsize=st.sampled_from([4, 8]))
 def test_direct_ways_are_chosen_within_their_limits_only(size, rank, itemsize):
@@ -162,6 +195,9 @@ def test_the_choice_follows_the_shape():
     assert choose_solver(100_000, 250, 8) is SolverName.WOODBURY
     assert choose_solver(1_000_000, 14_000, 8) is SolverName.CONJUGATE_GRADIENTS
     assert choose_solver(2_000, 10**8, 8) is SolverName.CONJUGATE_GRADIENTS
+    # Where a product costs 1e13 operations, a hundred of them cost more than building the matrix.
+    assert choose_solver(2_000, 10**8, 8, product_flops=1e13) is SolverName.CHOLESKY
+    assert choose_solver(2_000, 10**8, 8, product_flops=1e10) is SolverName.CONJUGATE_GRADIENTS
 
 
 @dataclass(frozen=True)
@@ -177,6 +213,9 @@ class Fixed:
 
     def rank_bound(self) -> int:
         return self.rank
+
+    def product_flops(self) -> float:
+        return 0.0
 
     def matvec(self, vector: Tensor) -> Tensor:
         return self.matrix @ vector

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracles import dense_gauss_newton, dense_hessian
 from torch import Tensor, nn
-from torch.func import jacrev
 
 from oubli.components.curvature.ggn import GaussNewton
+from oubli.components.curvature.linear_head import LinearHead, find_linear_head
 from oubli.components.errors import IndefiniteCurvature, NonFiniteInput
 from oubli.components.losses import Loss, loss_function
 from oubli.components.objective import Objective
@@ -15,28 +16,6 @@ from oubli.components.samples import Samples
 
 def curvature(objective: Objective, samples: Samples, block: Tensor | None = None, **options: int) -> GaussNewton:
     return GaussNewton(Restriction(objective, objective.theta(), block), samples, **options)
-
-
-def dense_hessian(objective: Objective, samples: Samples) -> Tensor:
-    return jacrev(jacrev(lambda theta: objective.losses(theta, samples).mean()))(objective.theta())
-
-
-def by_definition(objective: Objective, samples: Samples) -> Tensor:
-    """The slow oracle: J^T B J of the definition, sample by sample, by reverse mode alone."""
-    theta = objective.theta()
-    total = torch.zeros(len(theta), len(theta), dtype=theta.dtype)
-    for inputs, label in zip(samples.inputs, samples.labels, strict=True):
-
-        def output(weights: Tensor, inputs: Tensor = inputs) -> Tensor:
-            return objective.outputs(objective.space.unflatten(weights), inputs[None])[0]
-
-        def loss(at: Tensor, label: Tensor = label) -> Tensor:
-            return objective.loss(at[None], label[None])[0]
-
-        jacobian = torch.autograd.functional.jacobian(output, theta)
-        inner = torch.autograd.functional.hessian(loss, output(theta))
-        total += jacobian.T @ inner @ jacobian
-    return total / len(samples)
 
 
 def labels_for(loss: Loss) -> Tensor:
@@ -62,7 +41,7 @@ def test_it_is_the_hessian_where_the_outputs_are_linear(loss, images):
 def test_all_forms_match_the_definition(network, images, loss, budget_bytes):
     objective = Objective(network, loss_function(loss), 0.0)
     samples = Samples(images.inputs, labels_for(loss))
-    expected = by_definition(objective, samples)
+    expected = dense_gauss_newton(objective, samples)
     found = curvature(objective, samples, budget_bytes=budget_bytes)
     torch.testing.assert_close(found.dense(), expected, rtol=1e-10, atol=1e-12)
     factor = found.factor()
@@ -122,3 +101,60 @@ def test_a_loss_without_a_finite_hessian_has_no_factor():
     restriction = Restriction(objective, torch.zeros_like(objective.theta()), None)
     with pytest.raises(NonFiniteInput, match="Hessian in the outputs"):
         GaussNewton(restriction, samples).factor()
+
+
+@pytest.mark.parametrize("names", [("token", "tokens"), ("recurrent", "sequences")])
+@pytest.mark.parametrize("budget_bytes", [1, 2**28])
+def test_attention_and_recurrent_cells_in_all_forms(request, names, budget_bytes):
+    # Fused attention has no second derivative, and vmap has no rule for recurrent cells.
+    objective, samples = request.getfixturevalue(f"{names[0]}_objective"), request.getfixturevalue(names[1])
+    expected = dense_gauss_newton(objective, samples)
+    found = curvature(objective, samples, budget_bytes=budget_bytes)
+    torch.testing.assert_close(found.dense(), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.factor().T @ found.factor(), expected, rtol=1e-8, atol=1e-10)
+    vector = torch.linspace(-1, 2, found.size, dtype=torch.float64)
+    torch.testing.assert_close(found.matvec(vector), expected @ vector, rtol=1e-10, atol=1e-12)
+    assert found.product_flops() > 0
+
+
+class ReusedHead(nn.Module):
+    """Returns what its linear layer returns, but calls it twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(self.linear(inputs))
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_head_is_built_from_its_features(loss, bias):
+    module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3, bias=bias))
+    objective = Objective(module, loss_function(loss), 0.0, trained=["2"])
+    inputs = torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = Samples(inputs, labels_for(loss))
+    head = find_linear_head(objective, inputs[:1])
+    assert head == LinearHead("2", bias, 3, 4 + bias)
+    found = curvature(objective, samples)
+    torch.testing.assert_close(found.dense(), dense_gauss_newton(objective, samples), rtol=1e-10, atol=1e-12)
+    assert found.dense_flops() < 2 * found.rank_bound() * found.size**2
+    # On a part of it the general way is taken, with the same result.
+    block = torch.tensor([0, 3, 5])
+    part = curvature(objective, samples, block)
+    torch.testing.assert_close(part.dense(), found.dense()[block][:, block], rtol=1e-10, atol=1e-12)
+    assert part.dense_flops() == 2 * 60 * 9
+
+
+def test_what_only_looks_like_a_head_is_none(images):
+    one = images.inputs[:1]
+    assert (
+        find_linear_head(Objective(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), loss_function(Loss.MSE), 0.0), one)
+        is None
+    )
+    deep = Objective(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)), loss_function(Loss.MSE), 0.0)
+    assert find_linear_head(deep, one[0, 0]) is None
+    assert find_linear_head(Objective(ReusedHead(), loss_function(Loss.MSE), 0.0), torch.ones(1, 3).double()) is None
+    weight_only = Objective(nn.Linear(4, 3), loss_function(Loss.MSE), 0.0, trained=["weight"])
+    assert find_linear_head(weight_only, one[0, 0]) == LinearHead("", False, 3, 4)

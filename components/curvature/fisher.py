@@ -1,0 +1,164 @@
+"""Fisher matrices: one outer product per sample.
+
+Axes: n samples, b samples of a chunk, d_P parameters of the block.
+
+    F = (1/n) * sum_i r_i r_i^T,    r_i = J_i^T u_i,    J_i = d outputs_i / d w_P
+
+`EmpiricalFisher`: u_i is the gradient of the loss in the outputs, so r_i is the sample's own gradient. It equals no
+Hessian in general, and vanishes where every sample is fitted (Kunstner, Hennig, Balles, *Limitations of the empirical
+Fisher approximation*, NeurIPS 2019). `SampledFisher`: the label is drawn from the model's prediction instead, which
+makes F an unbiased estimate of the generalised Gauss-Newton matrix with one row per sample in place of one per output.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp
+
+from oubli.components.attention import differentiable_attention
+from oubli.components.chunking import (
+    MEMORY_BUDGET_BYTES,
+    activation_bytes,
+    first_sample,
+    pass_chunk,
+    samples_per_chunk,
+)
+from oubli.components.curvature.costs import product_flops
+from oubli.components.curvature.draws import sample_keys
+from oubli.components.curvature.output_roots import sampled_root
+from oubli.components.curvature.samplewise import SampleMap
+from oubli.components.objective import Objective
+from oubli.components.restriction import Restriction
+from oubli.components.samples import Samples, SampleSource
+from oubli.components.solvers import System, full_precision, prepare_system
+
+
+@dataclass(frozen=True)
+class RowPerSample(ABC):
+    """F over `source`, at the weights and on the block of `restriction`, for the u_i that a subclass chooses.
+
+    Nothing is computed until a method is called, and nothing is kept.
+    """
+
+    restriction: Restriction
+    source: SampleSource
+    budget_bytes: int = MEMORY_BUDGET_BYTES
+
+    @abstractmethod
+    def cotangents(self, outputs: Tensor, samples: Samples) -> Tensor:
+        """u (b, ...) in the shape of the outputs (b, ...), for prepared samples."""
+
+    @property
+    def size(self) -> int:
+        """d_P."""
+        return self.restriction.size
+
+    def rank_bound(self) -> int:
+        """n, the number of rows of `factor`."""
+        return len(self.source)
+
+    def product_flops(self) -> float:
+        """Floating-point operations of one product."""
+        return product_flops(self.restriction, self.source)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """F v for v (d_P,): one pass over the source, no matrix built."""
+        total = torch.zeros_like(vector)
+        chunk = pass_chunk(self._objective, self.source, self.budget_bytes // 2)
+        for batch in self.source.batches(chunk):
+            with full_precision(), differentiable_attention():
+                along, cotangent, pull_back = self._along(batch, vector)
+                # Samples do not meet in the outputs, so weights on their rows go through one pull-back.
+                total += pull_back(cotangent * along.reshape(-1, *(1,) * (cotangent.ndim - 1)))
+        return total / len(self.source)
+
+    def mean_diagonal(self) -> float:
+        """trace(F) / d_P, exact: the mean square of the rows' elements."""
+        return sum(float(rows.square().sum()) for rows in self._rows()) / (len(self.source) * self.size)
+
+    def dense(self) -> Tensor:
+        """F as a (d_P, d_P) matrix."""
+        total = self.restriction.values.new_zeros(self.size, self.size)
+        for rows in self._rows():
+            with full_precision():
+                total.addmm_(rows.T, rows)
+        return total / len(self.source)
+
+    def factor(self) -> Tensor:
+        """A (n, d_P) with A^T A = F."""
+        return torch.cat(list(self._rows())) / math.sqrt(len(self.source))
+
+    def system(self) -> System:
+        """Solved through Woodbury, Cholesky or conjugate gradients, as its size asks for."""
+        return prepare_system(self, self._objective.dtype)
+
+    @property
+    def _objective(self) -> Objective:
+        return self.restriction.objective
+
+    def _along(self, batch: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """r_i . v (b,), u (b, ...), and the product w -> J^T w, of a batch."""
+        samples = self._objective.prepare(batch)
+        outputs, pull_back = vjp(lambda at: self.restriction.outputs(at, samples.inputs), self.restriction.values)[:2]
+        cotangent = self.cotangents(outputs.detach(), samples)
+        push_forward = vjp(lambda weights: pull_back(weights)[0], torch.zeros_like(outputs))[1]
+        tangent = push_forward(vector)[0].detach()
+        return (
+            (tangent * cotangent).reshape(len(samples), -1).sum(1),
+            cotangent,
+            lambda weights: pull_back(weights)[0].detach(),
+        )
+
+    def _rows(self) -> Iterator[Tensor]:
+        """Chunks (b, d_P) of the rows r."""
+        values = self.restriction.values
+
+        def projected(at: Tensor, one: Tensor, cotangent: Tensor) -> Tensor:
+            return (self.restriction.outputs(at, one[None])[0] * cotangent).sum()
+
+        rows_of = SampleMap(lambda one, cotangent: grad(projected)(values, one, cotangent))
+        space = self._objective.space
+        touched = sum(len(space.range_of(name)) for name in self.restriction.touched)
+        row_bytes = (self.size + 2 * touched) * values.dtype.itemsize
+        activations = activation_bytes(self._objective, first_sample(self._objective, self.source))
+        for batch in self.source.batches(samples_per_chunk(row_bytes + 3 * activations, self.budget_bytes)):
+            with full_precision(), differentiable_attention():
+                samples = self._objective.prepare(batch)
+                with torch.no_grad():
+                    outputs = self.restriction.outputs(values, samples.inputs)
+                rows = rows_of(samples.inputs, self.cotangents(outputs, samples))
+            yield rows
+
+
+@dataclass(frozen=True)
+class EmpiricalFisher(RowPerSample):
+    """F of the samples' own gradients."""
+
+    def cotangents(self, outputs: Tensor, samples: Samples) -> Tensor:
+        """The loss's gradient in the outputs."""
+
+        def total(at: Tensor) -> Tensor:
+            return self._objective.loss(at, samples.labels).sum()
+
+        gradient: Tensor = grad(total)(outputs)
+        return gradient.detach()
+
+
+@dataclass(frozen=True)
+class SampledFisher(RowPerSample):
+    """F of gradients for drawn labels; the draws follow from `seed` and each sample's input (see draws.py).
+
+    ConfigurationError for a loss that is not one of `losses.Loss`.
+    """
+
+    seed: int = 0
+
+    def cotangents(self, outputs: Tensor, samples: Samples) -> Tensor:
+        """The loss's gradient in the outputs for a drawn label, scaled so that E[u u^T] is the loss's Hessian."""
+        return sampled_root(self._objective, outputs, samples.labels, sample_keys(samples.inputs, self.seed))

@@ -1,0 +1,113 @@
+"""The dense Gauss-Newton matrix of a model whose trained part is one linear layer at its end.
+
+Axes: n samples, b samples of a chunk, C outputs, I features (and the bias's one), d = C * I parameters.
+
+    G = (1/n) * sum_i B_i (x) a_i a_i^T
+
+for features a_i and the loss's Hessian in the outputs B_i (C, C): C (C + 1) / 2 products of (I, b) by (b, I) matrices,
+a 2C-th of the work that the Jacobians of the general way take. Softmax regression, and linear heads on frozen features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev, vmap
+
+from oubli.components.chunking import samples_per_chunk
+from oubli.components.curvature.layer_inputs import with_ones
+from oubli.components.objective import Objective
+from oubli.components.samples import Samples, SampleSource
+from oubli.components.solvers import full_precision
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """The layer's name, whether its bias is trained, its C outputs and I features (with the bias's one)."""
+
+    module: str
+    bias: bool
+    outputs: int
+    features: int
+
+    def dense(self, objective: Objective, theta: Tensor, source: SampleSource, budget_bytes: int) -> Tensor:
+        """n * G, a (d, d) symmetric matrix in the order of theta."""
+        width, outputs = self.features, self.outputs
+        total = theta.new_zeros(outputs, outputs, width, width)
+        sample_bytes = 4 * (width + outputs**2) * theta.dtype.itemsize
+        for features, inner in self._chunks(objective, theta, source, samples_per_chunk(sample_bytes, budget_bytes)):
+            with full_precision():
+                for one in range(outputs):
+                    for other in range(one + 1):
+                        total[one, other].addmm_((features * inner[:, one, other, None]).T, features)
+        for one in range(outputs):
+            for other in range(one):
+                total[other, one] = total[one, other].T
+        flat = total.transpose(1, 2).reshape(outputs * width, outputs * width)
+        order = torch.arange(outputs * width, device=theta.device).reshape(outputs, width)
+        if self.bias:
+            # Weights first, then biases, as the parameters come.
+            order = torch.cat([order[:, :-1].reshape(-1), order[:, -1]])
+        order = order.reshape(-1)
+        flat = flat[order[:, None], order]
+        return (flat + flat.T) / 2
+
+    def _chunks(
+        self, objective: Objective, theta: Tensor, source: SampleSource, size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (b, I) and B (b, C, C)."""
+        layer = objective.module.get_submodule(self.module)
+        seen: list[Tensor] = []
+
+        def loss(at: Tensor, label: Tensor) -> Tensor:
+            return objective.loss(at[None], label[None])[0]
+
+        hook = layer.register_forward_hook(lambda _module, arguments, _output: seen.append(arguments[0]))
+        try:
+            for batch in source.batches(size):
+                samples = objective.prepare(batch)
+                outputs = _outputs(objective, theta, samples)
+                features = seen.pop()
+                inner = vmap(jacrev(jacrev(loss)))(outputs, samples.labels).detach()
+                yield (with_ones(features[:, None])[:, 0] if self.bias else features), inner
+        finally:
+            hook.remove()
+
+
+def find_linear_head(objective: Objective, inputs: Tensor) -> LinearHead | None:
+    """The head, where all trained parameters are one Linear's and the model returns what it returns; else None.
+
+    inputs: (1, ...), prepared; run through once.
+    """
+    names = {id(parameter): name for name, parameter in objective.module.named_parameters()}
+    for name, module in objective.module.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        own = [names.get(id(one)) for one in (module.weight, module.bias) if one is not None]
+        if own != list(objective.space.names) and own[:1] != list(objective.space.names):
+            continue
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def see(
+            _module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor, seen: list[tuple[Tensor, Tensor]] = seen
+        ) -> None:
+            seen.append((arguments[0], output))
+
+        hook = module.register_forward_hook(see)
+        try:
+            with torch.no_grad():
+                outputs = objective.outputs({}, inputs)
+        finally:
+            hook.remove()
+        if len(seen) == 1 and outputs is seen[0][1] and outputs.ndim == 2:
+            trained_bias = len(objective.space.names) == 2
+            return LinearHead(name, trained_bias, module.out_features, module.in_features + trained_bias)
+    return None
+
+
+def _outputs(objective: Objective, theta: Tensor, samples: Samples) -> Tensor:
+    with torch.no_grad():
+        return objective.outputs(objective.space.unflatten(theta), samples.inputs)

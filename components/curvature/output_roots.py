@@ -1,0 +1,140 @@
+"""Roots of the loss's Hessian in the outputs: vectors whose outer products make it.
+
+Axes: b samples, C outputs of one position, T positions, K = C * T output elements.
+
+For each sample, B = d^2 loss / d outputs^2 (K, K). `exact_roots` gives vectors u_k with sum_k u_k u_k^T = B, and
+`sampled_root` one random u with E[u u^T] = B: the gradient of the loss for a label drawn from the model's own
+prediction, once per position. (Martens, Grosse, *Optimizing neural networks with Kronecker-factored approximate
+curvature*, ICML 2015.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from oubli.components.curvature.draws import normals, uniforms
+from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput
+from oubli.components.losses import Loss
+from oubli.components.objective import Objective
+
+_IGNORED = -100  # torch's cross-entropy leaves such labels out
+
+
+def exact_roots(objective: Objective, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    """K vectors (b, ...) in the outputs' shape; detached.
+
+    For a loss from elsewhere from an eigendecomposition of B: IndefiniteCurvature where B has a negative eigenvalue,
+    NonFiniteInput where it is not finite.
+    """
+    outputs = outputs.detach()
+    elements = outputs[0].numel()
+    if objective.kind is Loss.CROSS_ENTROPY:
+        yield from _cross_entropy_roots(outputs, labels)
+    elif objective.kind is None:
+        roots = _root_by_eigenvalues(objective, outputs, labels)
+        for column in range(elements):
+            yield roots[:, column].reshape(outputs.shape)
+    else:
+        weights = _diagonal(objective.kind, outputs).sqrt().reshape(len(outputs), -1)
+        for column in range(elements):
+            root = torch.zeros_like(weights)
+            root[:, column] = weights[:, column]
+            yield root.reshape(outputs.shape)
+
+
+def sampled_root(objective: Objective, outputs: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    """One vector (b, ...) with E[u u^T] = B, drawn from the samples' keys (b,).
+
+    ConfigurationError for a loss from elsewhere: it predicts no distribution to draw a label from.
+    """
+    outputs = outputs.detach()
+    elements = outputs[0].numel()
+    if objective.kind is None:
+        raise ConfigurationError(
+            "Labels cannot be drawn for a loss that Oubli does not know.",
+            remedy="Use exact Kronecker factors, or the curvature ggn.",
+        )
+    if objective.kind is Loss.CROSS_ENTROPY:
+        return _cross_entropy_draw(outputs, labels, keys)
+    if objective.kind is Loss.MSE:
+        noise: Tensor = normals(keys, elements).to(outputs).reshape(outputs.shape)
+        return noise * _diagonal(Loss.MSE, outputs).sqrt()
+    probability = outputs.sigmoid()
+    ones = uniforms(keys, elements).to(outputs.device).reshape(outputs.shape) < probability
+    # Each position's own gradient, times sqrt(1/K): the loss is their mean, and so is its Hessian.
+    drawn: Tensor = (probability - ones.to(probability)) / elements**0.5
+    return drawn
+
+
+def _diagonal(kind: Loss, outputs: Tensor) -> Tensor:
+    """B's diagonal for the losses that treat each output alone."""
+    elements = outputs[0].numel()
+    if kind is Loss.MSE:
+        return torch.full_like(outputs, 2 / elements)
+    probability = outputs.sigmoid()
+    return probability * (1 - probability) / elements
+
+
+def _cross_entropy_roots(outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    """sqrt(p_c / T) (e_c - p) at one position, for each class c and position: diag(p) - p p^T in all."""
+    probability = outputs.softmax(1).flatten(2) if outputs.ndim > 2 else outputs.softmax(1)[:, :, None]
+    counted = (labels != _IGNORED).reshape(len(outputs), -1).to(outputs)
+    classes, positions = probability.shape[1:]
+    for at in range(positions):
+        here = probability[:, :, at]
+        for one in range(classes):
+            root = torch.zeros_like(probability)
+            root[:, :, at] = -here
+            root[:, one, at] += 1
+            root[:, :, at] *= (here[:, one] * counted[:, at] / positions).sqrt()[:, None]
+            yield root.reshape(outputs.shape)
+
+
+def _cross_entropy_draw(outputs: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    probability = outputs.softmax(1).flatten(2) if outputs.ndim > 2 else outputs.softmax(1)[:, :, None]
+    classes, positions = probability.shape[1:]
+    counted = (labels != _IGNORED).reshape(len(outputs), -1).to(outputs)
+    drawn = uniforms(keys, positions).to(outputs.device)
+    below = probability.double().cumsum(1) <= drawn[:, None, :]
+    label = below.sum(1).clamp(max=classes - 1)
+    root = probability.scatter_add(1, label[:, None, :], -torch.ones_like(probability[:, :1]))
+    # One draw per position, each with the weight that makes the expectation B: 1/T in place of 1/T^2.
+    scaled: Tensor = root * counted[:, None, :] / positions**0.5
+    return scaled.reshape(outputs.shape)
+
+
+def _root_by_eigenvalues(objective: Objective, outputs: Tensor, labels: Tensor) -> Tensor:
+    """(b, K, K) rows r with R^T R = B."""
+    shape = outputs.shape[1:]
+
+    def loss(at: Tensor, label: Tensor) -> Tensor:
+        return objective.loss(at.reshape(1, *shape), label[None])[0]
+
+    return root_rows(vmap(jacrev(jacrev(loss)))(outputs.reshape(len(outputs), -1), labels).detach())
+
+
+def root_rows(inner: Tensor) -> Tensor:
+    """(b, K, K) rows r with R^T R = B for B (b, K, K).
+
+    IndefiniteCurvature where some B has a negative eigenvalue: no real root exists. NonFiniteInput where one is not
+    finite.
+    """
+    if not bool(torch.isfinite(inner).all()):
+        raise NonFiniteInput(
+            "The loss's Hessian in the outputs is NaN or infinite.",
+            remedy="Check the samples for missing or huge values, or compute in float64.",
+        )
+    eigenvalues, vectors = torch.linalg.eigh(inner)
+    rounding = inner.shape[-1] * torch.finfo(inner.dtype).eps * eigenvalues.abs().amax()
+    lowest = float(eigenvalues.min())
+    if lowest < -rounding:
+        raise IndefiniteCurvature(
+            f"The loss is not convex in the outputs: its Hessian there has the eigenvalue {lowest:.3g}.",
+            remedy="A factor A with A^T A = G does not exist; use the dense matrix or products.",
+        )
+    roots: Tensor = eigenvalues.clamp(min=0).sqrt()[:, :, None] * vectors.transpose(1, 2)
+    return roots
