@@ -89,3 +89,30 @@ def parameter_distance(first: Tensor, second: Tensor, *, relative_to: Tensor | N
     if scale == 0:
         return 0.0 if distance == 0 else float("inf")
     return distance / scale
+
+
+@dataclass(frozen=True)
+class ThreeSets:
+    """One model on the removed, the retained and the test samples."""
+
+    forget: Evaluation
+    retained: Evaluation
+    test: Evaluation
+
+
+def tug_of_war(updated: ThreeSets, retrained: ThreeSets) -> float | None:
+    """ToW = (1 - |dForget|)(1 - |dRetained|)(1 - |dTest|), d being differences of accuracy from the retrained model.
+
+    1 where all three are those of retraining, 0 where one is as far as can be (Zhao et al., NeurIPS 2024). None where
+    the loss has no accuracy.
+    """
+    found = 1.0
+    for one, other in (
+        (updated.forget, retrained.forget),
+        (updated.retained, retrained.retained),
+        (updated.test, retrained.test),
+    ):
+        if one.accuracy is None or other.accuracy is None:
+            return None
+        found *= 1 - abs(one.accuracy - other.accuracy)
+    return found

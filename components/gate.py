@@ -1,16 +1,23 @@
 """Whether an updated model may be promoted.
 
 An update that is not good enough is refused with its reasons, and the removal goes to retraining.
+
+Axes: n training samples, m of them removed, C classes.
+
+A rule whose figure was not measured is skipped, and the verdict lists it: nobody is told more than was looked at.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from oubli.components.capacity import CapacityStatement, measured_gamma
 from oubli.components.errors import ConfigurationError
 from oubli.components.evaluation import Evaluation
+from oubli.components.newton import GRADIENT_RISE
 
 
 class Outcome(StrEnum):
@@ -25,7 +32,13 @@ class RefusalCode(StrEnum):
 
     TEST_ACCURACY_FELL = "test_accuracy_fell"
     TEST_LOSS_ROSE = "test_loss_rose"
+    ACCURACY_FELL_SINCE_TRAINING = "accuracy_fell_since_training"
+    LOSS_ROSE_SINCE_TRAINING = "loss_rose_since_training"
     RETAINED_GRADIENT_ROSE = "retained_gradient_rose"
+    RETAINED_GRADIENT_REMAINS = "retained_gradient_remains"
+    MODEL_NOT_AT_MINIMUM = "model_not_at_minimum"
+    CLASS_SHARE = "class_share"
+    CAPACITY_SPENT = "capacity_spent"
     CURVATURE_INDEFINITE = "curvature_indefinite"
     NOTHING_SELECTED = "nothing_selected"
     NOT_SOLVED = "not_solved"
@@ -34,19 +47,29 @@ class RefusalCode(StrEnum):
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What an update may cost.
+    """What an update may cost, and what it may start from.
 
     accuracy_drop: of test accuracy, absolute (0.01 is one percentage point). loss_rise: of test loss, relative to
-    the original's; it applies where the loss has no accuracy. gradient_floor: retained gradient norms up to this
-    count as zero, so that rounding at a minimum is no rise.
+    the earlier model's; it applies where the loss has no accuracy. Both hold against the parent and, over a chain of
+    removals, against the model that was trained.
+    gradient_floor: gradient norms up to this count as zero, so that rounding at a minimum is no rise.
+    gradient_rise: by how much the retained gradient norm of a network may rise, relative to before; a convex model's
+    may not. gradient_ratio: the largest ||grad F_S(w*)|| of the model before the update, in units of the removal's own gradient:
+    above it, what was never trained to the end outweighs what is removed.
+    convex_gradient_fraction: the share of the retained gradient that the update of a convex model may leave.
+    class_share: the largest share of a class's training samples that may be removed from a model that is not convex.
     """
 
     accuracy_drop: float = 0.01
     loss_rise: float = 0.05
     gradient_floor: float = 1e-6
+    gradient_rise: float = GRADIENT_RISE
+    gradient_ratio: float = 1.0
+    convex_gradient_fraction: float = 1e-2
+    class_share: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("accuracy_drop", "loss_rise", "gradient_floor"):
+        for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
@@ -57,9 +80,17 @@ class GateLimits:
 
 @dataclass(frozen=True)
 class UpdateEvidence:
-    """What was measured on an update that was made.
+    """What was measured on an update that was made. None: not measured.
 
-    test_*: on the test set; gradient_*: ||grad F_R|| of the original and the updated weights.
+    test_*: on the test set; gradient_*: ||grad F_R|| of the weights before and after the update.
+    test_original: of the model that was trained, where the parent came from it by removals; for the first removal, that
+    of the parent.
+    model_gradient: ||grad F_S|| of the weights before, S being all they stand for, the removed samples included.
+    removal_gradient: (1/(n-m)) ||sum over the removed of (grad loss + l2 w)||, at the same weights.
+    class_shares: per class, the share of its training samples that were removed since training (`class_shares`);
+    empty where samples have no class.
+    capacity: the accountant's statement, this removal included.
+    l2: the coefficient of F's l2 term, which must cover all trained parameters.
     """
 
     convex: bool
@@ -68,6 +99,23 @@ class UpdateEvidence:
     test_after: Evaluation
     gradient_before: float
     gradient_after: float
+    test_original: Evaluation | None = None
+    model_gradient: float | None = None
+    removal_gradient: float | None = None
+    class_shares: Mapping[int, float] | None = None
+    capacity: CapacityStatement | None = None
+    l2: float | None = None
+
+    @property
+    def distance_bound(self) -> float | None:
+        """||grad F_R(w-)|| / l2, which ||w- - w_R|| does not exceed, w_R being the minimiser of F_R.
+
+        By strong convexity; None where the model is not convex or l2 is not known to be positive. w- are the weights
+        that `gradient_after` is of: noise that was added later is beside it.
+        """
+        if not self.convex or not self.l2:
+            return None
+        return measured_gamma(self.gradient_after, self.l2) if math.isfinite(self.gradient_after) else None
 
 
 @dataclass(frozen=True)
@@ -104,28 +152,60 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome and every reason for a refusal; accepted has none."""
+    """The outcome and every reason for a refusal; accepted has none.
+
+    not_checked: the rules that were skipped, as what was not measured for them. distance_bound: as UpdateEvidence's.
+    """
 
     outcome: Outcome
     reasons: tuple[Refusal, ...]
+    not_checked: tuple[str, ...] = ()
+    distance_bound: float | None = None
 
 
 REMEDY = "Retrain the model without the removed samples."
 
 
 def judge(evidence: GateEvidence, limits: GateLimits) -> Verdict:
-    """Accepted only where every rule holds; otherwise refused, with every rule that does not."""
+    """Accepted only where every rule that could be checked holds; otherwise refused, with every rule that does not."""
+    if isinstance(evidence, UpdateEvidence):
+        return _judge_update(evidence, limits)
     if isinstance(evidence, IndefiniteEvidence):
-        reasons = [_refusal(RefusalCode.CURVATURE_INDEFINITE, f"{evidence.finding} No update was made.")]
+        reason = _refusal(RefusalCode.CURVATURE_INDEFINITE, f"{evidence.finding} No update was made.")
     elif isinstance(evidence, UnsolvedEvidence):
-        reasons = [_refusal(RefusalCode.NOT_SOLVED, f"{evidence.finding} No update was made.")]
-    elif isinstance(evidence, EmptyBlockEvidence):
-        sentence = f"Selection chose none of {evidence.candidates} slices, so the update would change nothing."
-        reasons = [_refusal(RefusalCode.NOTHING_SELECTED, sentence)]
+        reason = _refusal(RefusalCode.NOT_SOLVED, f"{evidence.finding} No update was made.")
     else:
-        # Figures that are not finite would pass every comparison below, or fail it for the wrong reason.
-        reasons = _not_finite(evidence) or [*_utility(evidence, limits), *_gradient(evidence, limits)]
-    return Verdict(Outcome.REFUSED if reasons else Outcome.ACCEPTED, tuple(reasons))
+        sentence = f"Selection chose none of {evidence.candidates} slices, so the update would change nothing."
+        reason = _refusal(RefusalCode.NOTHING_SELECTED, sentence)
+    return Verdict(Outcome.REFUSED, (reason,))
+
+
+def _judge_update(evidence: UpdateEvidence, limits: GateLimits) -> Verdict:
+    # Figures that are not finite would pass every comparison below, or fail it for the wrong reason.
+    reasons = _not_finite(evidence) or [
+        *_utility(evidence, limits),
+        *_utility_since_training(evidence, limits),
+        *_gradient(evidence, limits),
+        *_minimum(evidence, limits),
+        *_class_share(evidence, limits),
+        *_capacity(evidence),
+    ]
+    outcome = Outcome.REFUSED if reasons else Outcome.ACCEPTED
+    return Verdict(outcome, tuple(reasons), _not_checked(evidence), evidence.distance_bound)
+
+
+def _not_checked(evidence: UpdateEvidence) -> tuple[str, ...]:
+    measured = {
+        "Utility since training: the trained model's test figures were not given.": evidence.test_original is not None,
+        "Model at a minimum: its gradient or the removal's was not measured.": (
+            evidence.model_gradient is not None and evidence.removal_gradient is not None
+        ),
+        "Share of a class: the removed samples' classes were not counted.": (
+            evidence.convex or evidence.class_shares is not None
+        ),
+        "Deletion capacity: no account was kept.": evidence.capacity is not None,
+    }
+    return tuple(sentence for sentence, given in measured.items() if not given)
 
 
 def _not_finite(evidence: UpdateEvidence) -> list[Refusal]:
@@ -134,8 +214,13 @@ def _not_finite(evidence: UpdateEvidence) -> list[Refusal]:
         "test loss after": evidence.test_after.loss,
         "retained gradient norm before": evidence.gradient_before,
         "retained gradient norm after": evidence.gradient_after,
+        "trained model's test loss": None if evidence.test_original is None else evidence.test_original.loss,
+        "model gradient norm": evidence.model_gradient,
+        "removal gradient norm": evidence.removal_gradient,
     }
-    found = [f"the {name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    found = [
+        f"the {name} is {value}" for name, value in figures.items() if value is not None and not math.isfinite(value)
+    ]
     if not evidence.weights_finite:
         found.insert(0, "some updated weights are NaN or infinite")
     if not found:
@@ -144,34 +229,93 @@ def _not_finite(evidence: UpdateEvidence) -> list[Refusal]:
 
 
 def _utility(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    before, after = evidence.test_before, evidence.test_after
+    codes = (RefusalCode.TEST_ACCURACY_FELL, RefusalCode.TEST_LOSS_ROSE)
+    return _loss_of_utility(evidence.test_before, evidence.test_after, limits, codes, "")
+
+
+def _utility_since_training(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    """The same limits over a whole chain: it may not lose, bit by bit, what no single removal may."""
+    # For the first removal the rule above has the same figures.
+    if evidence.test_original is None or evidence.test_original == evidence.test_before:
+        return []
+    codes = (RefusalCode.ACCURACY_FELL_SINCE_TRAINING, RefusalCode.LOSS_ROSE_SINCE_TRAINING)
+    return _loss_of_utility(evidence.test_original, evidence.test_after, limits, codes, " since training")
+
+
+def _loss_of_utility(
+    before: Evaluation, after: Evaluation, limits: GateLimits, codes: tuple[RefusalCode, RefusalCode], since: str
+) -> list[Refusal]:
     if before.accuracy is not None and after.accuracy is not None:
         drop = before.accuracy - after.accuracy
         # Accuracies are multiples of 1/n: a drop at the limit must not fail by the last bit of a subtraction.
         if drop <= limits.accuracy_drop + 1e-12:
             return []
         sentence = (
-            f"Test accuracy fell by {drop:.4f}, from {before.accuracy:.4f} to {after.accuracy:.4f}; "
+            f"Test accuracy fell{since} by {drop:.4f}, from {before.accuracy:.4f} to {after.accuracy:.4f}; "
             f"the limit is {limits.accuracy_drop:.4f}."
         )
-        return [_refusal(RefusalCode.TEST_ACCURACY_FELL, sentence)]
+        return [_refusal(codes[0], sentence)]
     if after.loss <= before.loss + limits.loss_rise * abs(before.loss):
         return []
     sentence = (
-        f"Test loss rose from {before.loss:.4g} to {after.loss:.4g}; the limit is a rise of {limits.loss_rise:.2%}."
+        f"Test loss rose{since} from {before.loss:.4g} to {after.loss:.4g}; "
+        f"the limit is a rise of {limits.loss_rise:.2%}."
     )
-    return [_refusal(RefusalCode.TEST_LOSS_ROSE, sentence)]
+    return [_refusal(codes[1], sentence)]
 
 
 def _gradient(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    limit = max(evidence.gradient_before, limits.gradient_floor)
-    if not evidence.convex or evidence.gradient_after <= limit:
+    before, after = evidence.gradient_before, evidence.gradient_after
+    allowed = 0.0 if evidence.convex else limits.gradient_rise
+    limit = max((1 + allowed) * before, limits.gradient_floor)
+    if after > limit:
+        sentence = f"The retained gradient norm rose from {before:.3g} to {after:.3g}; the limit is {limit:.3g}."
+        return [_refusal(RefusalCode.RETAINED_GRADIENT_ROSE, sentence)]
+    limit = max(limits.convex_gradient_fraction * before, limits.gradient_floor)
+    if not evidence.convex or after <= limit:
         return []
     sentence = (
-        f"The retained gradient norm of a convex model rose from {evidence.gradient_before:.3g} to "
-        f"{evidence.gradient_after:.3g}; the limit is {limit:.3g}."
+        f"The retained gradient norm of a convex model fell only from {before:.3g} to {after:.3g}; "
+        f"at most {limit:.3g} may be left."
     )
-    return [_refusal(RefusalCode.RETAINED_GRADIENT_ROSE, sentence)]
+    return [_refusal(RefusalCode.RETAINED_GRADIENT_REMAINS, sentence)]
+
+
+def _minimum(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    """The update takes the retained gradient to be made of the removed samples alone, as it is at a minimum."""
+    model, removal = evidence.model_gradient, evidence.removal_gradient
+    if model is None or removal is None or model <= max(limits.gradient_ratio * removal, limits.gradient_floor):
+        return []
+    sentence = (
+        f"The model was not trained to a minimum: its gradient norm is {model:.3g}, that of the removal {removal:.3g}; "
+        f"the limit is {limits.gradient_ratio:g} times the removal's."
+    )
+    return [_refusal(RefusalCode.MODEL_NOT_AT_MINIMUM, sentence)]
+
+
+def _class_share(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    """One step from where a network is does not reach the network that never saw most of a class."""
+    if evidence.convex or not evidence.class_shares:
+        return []
+    label, share = max(evidence.class_shares.items(), key=lambda item: item[1])
+    if share <= limits.class_share + 1e-12:
+        return []
+    sentence = (
+        f"The removals take {share:.1%} of the training samples of class {label} from a model that is not convex; "
+        f"the limit is {limits.class_share:.1%}."
+    )
+    return [_refusal(RefusalCode.CLASS_SHARE, sentence)]
+
+
+def _capacity(evidence: UpdateEvidence) -> list[Refusal]:
+    account = evidence.capacity
+    if account is None or not account.spent:
+        return []
+    sentence = (
+        f"{account.removed} samples were removed since training; the capacity is {account.capacity}: they need noise "
+        f"of {account.sigma:.3g}, and at most {account.max_noise:.3g} is allowed."
+    )
+    return [_refusal(RefusalCode.CAPACITY_SPENT, sentence)]
 
 
 def _refusal(code: RefusalCode, sentence: str) -> Refusal:

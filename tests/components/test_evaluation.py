@@ -8,10 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 from oubli.components.evaluation import (
+    Evaluation,
+    ThreeSets,
     evaluate,
     parameter_distance,
     prediction_divergence,
     retained_gradient_norm,
+    tug_of_war,
 )
 from oubli.components.gradients import objective_gradient
 from oubli.components.losses import bce_with_logits
@@ -91,3 +94,16 @@ def test_parameter_distance():
     assert parameter_distance(original, retrained, relative_to=original) == 1
     assert parameter_distance(retrained, retrained, relative_to=retrained) == 0
     assert parameter_distance(updated, retrained, relative_to=retrained) == math.inf
+
+
+def three(forget: float | None, retained: float | None, test: float | None) -> ThreeSets:
+    return ThreeSets(*(Evaluation(10, 1.0, one) for one in (forget, retained, test)))
+
+
+def test_tug_of_war():
+    retrained = three(0.6, 0.99, 0.9)
+    assert tug_of_war(retrained, retrained) == 1
+    assert tug_of_war(three(0.7, 0.97, 0.95), retrained) == pytest.approx(0.9 * 0.98 * 0.95)
+    assert tug_of_war(three(0.5, 1.0, 0.85), retrained) == pytest.approx(0.9 * 0.99 * 0.95)
+    assert tug_of_war(three(1.0, 1.0, 1.0), three(0.0, 1.0, 1.0)) == 0
+    assert tug_of_war(three(None, None, None), retrained) is None
