@@ -5,11 +5,19 @@ import torch
 from torch import Tensor, nn
 
 from oubli.components import newton
+from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
+from oubli.components.curvature.snapshot import CurvatureSnapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput, NumericalError
 from oubli.components.evaluation import parameter_distance
-from oubli.components.gradients import RemovedGradient, gradient_sum, objective_gradient
+from oubli.components.gradients import RemovedGradient, gradient_sum, objective_gradient, per_sample_gradients
 from oubli.components.losses import cross_entropy, mse
-from oubli.components.newton import RELATIVE_DAMPINGS, RemovalUpdate, newton_removal
+from oubli.components.newton import (
+    RELATIVE_DAMPINGS,
+    RemovalUpdate,
+    newton_removal,
+    one_at_a_time,
+    removal_from_snapshot,
+)
 from oubli.components.objective import Objective
 from oubli.components.reference.models import logistic_regression
 from oubli.components.reference.training import fit_convex
@@ -99,8 +107,9 @@ def test_a_block_moves_alone_and_solves_its_own_system(regression_objective, tar
 def test_the_solvers_agree_on_an_update(network_objective, images, monkeypatch):
     retained, removed = split(images, 2)
     found = {}
-    for solver in SolverName:
-        monkeypatch.setattr("oubli.components.solvers.choose_solver", lambda *_, chosen=solver: chosen)
+    # The fourth way is that of a curvature that comes in its eigenbasis.
+    for solver in set(SolverName) - {SolverName.EIGENDECOMPOSITION}:
+        monkeypatch.setattr("oubli.components.solvers.choosing.choose_solver", lambda *_, chosen=solver: chosen)
         found[solver] = newton_removal(
             network_objective,
             network_objective.theta(),
@@ -116,7 +125,7 @@ def test_the_solvers_agree_on_an_update(network_objective, images, monkeypatch):
         torch.testing.assert_close(update.theta, found[SolverName.CHOLESKY].theta, rtol=1e-7, atol=1e-8)
 
 
-def test_damping_rises_until_the_retained_gradient_does_not(network_objective, images):
+def test_the_least_damping_that_keeps_the_retained_gradient_is_taken(network_objective, images):
     retained, removed = split(images, 2)
     theta = network_objective.theta()
     block = torch.arange(10)
@@ -127,18 +136,137 @@ def test_damping_rises_until_the_retained_gradient_does_not(network_objective, i
 
     def update(damping: float | None) -> newton.StepReport:
         found = newton_removal(
-            network_objective, theta, retained, given, block=block, steps=1, damping=damping, convex=False
+            network_objective, theta, retained, given, block=block, steps=1, damping=damping, convex=False, rise=0.02
         )
         return found.steps[0]
 
     chosen = update(None)
     dampings = [factor * mean_diagonal for factor in RELATIVE_DAMPINGS]
     one_by_one = [update(damping) for damping in dampings]
-    keeps = [one.gradient_after <= one.gradient_before for one in one_by_one]
+    keeps = [one.gradient_after <= 1.02 * one.gradient_before for one in one_by_one]
     place = keeps.index(True) if any(keeps) else len(keeps) - 1
-    assert chosen.tries == place + 1
     assert chosen.damping == pytest.approx(dampings[place])
     assert chosen.step_norm == pytest.approx(one_by_one[place].step_norm)
+    assert chosen.tries <= 4
+
+
+def test_the_largest_damping_is_taken_where_every_one_raises_the_gradient(targets):
+    """At a minimiser of the retained samples every step raises their gradient."""
+    retained, removed = split(targets, 5)
+    theta = least_squares(retained)
+    objective = Objective(nn.Linear(4, 2), mse, L2)
+    given = RemovedGradient.of(objective, theta, removed)
+    (report,) = newton_removal(
+        objective, theta, retained, given, block=None, steps=1, damping=None, convex=False
+    ).steps
+    restriction = newton.Restriction(objective, theta, None)
+    largest = RELATIVE_DAMPINGS[-1] * float(newton.GaussNewton(restriction, retained).dense().diagonal().mean())
+    assert report.damping == pytest.approx(largest)
+    assert report.gradient_after > report.gradient_before
+
+
+def test_curvature_from_some_retained_samples(network_objective, images):
+    retained, removed = split(images, 2)
+    theta = network_objective.theta()
+    given = RemovedGradient.of(network_objective, theta, removed)
+    some = retained.select(torch.arange(9))
+    arguments = {"block": None, "steps": 1, "damping": 0.1, "convex": False}
+    found = newton_removal(network_objective, theta, retained, given, curvature_samples=some, **arguments)
+    G = newton.GaussNewton(newton.Restriction(network_objective, theta, None), some).dense()
+    pull = (given.total + 2 * network_objective.l2 * theta) / len(retained)
+    step = torch.linalg.solve(G + (network_objective.l2 + 0.1) * torch.eye(len(G), dtype=G.dtype), pull)
+    torch.testing.assert_close(found.theta, theta + step, rtol=1e-8, atol=1e-10)
+    # The report is about all retained samples.
+    assert found.steps[0].gradient_after == pytest.approx(
+        float(objective_gradient(network_objective, found.theta, retained).norm())
+    )
+
+
+def test_another_curvature(network_objective, images):
+    retained, removed = split(images, 2)
+    theta = network_objective.theta()
+    given = RemovedGradient.of(network_objective, theta, removed)
+    arguments = {"block": None, "steps": 1, "damping": 0.5, "convex": False}
+    build = curvature_builder(CurvatureKind.FISHER)
+    found = newton_removal(network_objective, theta, retained, given, curvature=build, **arguments)
+    rows = torch.cat(list(per_sample_gradients(network_objective, theta, retained)))
+    H = rows.T @ rows / len(retained) + (network_objective.l2 + 0.5) * torch.eye(len(theta), dtype=theta.dtype)
+    pull = (given.total + 2 * network_objective.l2 * theta) / len(retained)
+    torch.testing.assert_close(found.theta, theta + torch.linalg.solve(H, pull), rtol=1e-8, atol=1e-10)
+
+
+def test_the_models_and_the_removals_gradient(network_objective, images):
+    retained, removed = split(images, 3)
+    theta = network_objective.theta()
+    given = RemovedGradient.of(network_objective, theta, removed)
+    found = newton_removal(network_objective, theta, retained, given, block=None, steps=1, damping=1.0, convex=False)
+    assert found.model_gradient == pytest.approx(float(objective_gradient(network_objective, theta, images).norm()))
+    pull = (given.total + 3 * network_objective.l2 * theta) / len(retained)
+    assert found.removal_gradient == pytest.approx(float(pull.norm()))
+
+
+@pytest.mark.parametrize("group", [1, 2, 5])
+def test_one_at_a_time_is_the_batch_for_a_quadratic_loss(regression_objective, targets, group):
+    theta = least_squares(targets)
+    retained, removed = split(targets, 5)
+    seen: list[float] = []
+    update = one_at_a_time(
+        regression_objective,
+        theta,
+        retained,
+        removed,
+        block=None,
+        steps=1,
+        damping=None,
+        convex=True,
+        group=group,
+        on_progress=seen.append,
+    )
+    torch.testing.assert_close(update.theta, least_squares(retained), rtol=1e-9, atol=1e-9)
+    assert len(update.steps) == len(seen) == -(-5 // group)
+    assert seen[-1] == 1.0
+
+
+def test_one_at_a_time_lands_near_the_batch_on_a_convex_objective(classes):
+    module = fit_convex(nn.Linear(4, 3).double(), classes, loss=cross_entropy, l2=L2)
+    objective = Objective(module, cross_entropy, L2)
+    theta = objective.theta()
+    retained, removed = split(classes, 4)
+    arguments = {"block": None, "steps": 2, "damping": None, "convex": True}
+    singly = one_at_a_time(objective, theta, retained, removed, **arguments).theta
+    batch = newton_removal(
+        objective, theta, retained, RemovedGradient.of(objective, theta, removed), **arguments
+    ).theta
+    fresh = fit_convex(nn.Linear(4, 3).double(), retained, loss=cross_entropy, l2=L2)
+    retrained = objective.space.theta_of(fresh)
+    assert parameter_distance(singly, retrained, relative_to=theta) < 1e-2
+    assert parameter_distance(batch, retrained, relative_to=theta) < 1e-2
+
+
+@pytest.mark.parametrize("block", [None, torch.tensor([0, 3, 7, 11])])
+def test_a_step_from_a_snapshot_is_the_step_with_a_pass(classes, block):
+    module = fit_convex(nn.Linear(4, 3).double(), classes, loss=cross_entropy, l2=L2)
+    objective = Objective(module, cross_entropy, L2)
+    theta = objective.theta()
+    retained, removed = split(classes, 4)
+    snapshot = CurvatureSnapshot.take(objective, theta, classes)
+    kept = removal_from_snapshot(objective, theta, snapshot, removed, block=block, damping=None, convex=True)
+    given = RemovedGradient.of(objective, theta, removed)
+    passed = newton_removal(objective, theta, retained, given, block=block, steps=1, damping=None, convex=True)
+    torch.testing.assert_close(kept.theta, passed.theta, rtol=1e-9, atol=1e-11)
+    assert kept.steps[0].gradient_before == pytest.approx(passed.steps[0].gradient_before, rel=1e-6)
+    assert kept.steps[0].gradient_after is None
+    assert kept.removal_gradient == pytest.approx(passed.removal_gradient)
+    assert kept.model_gradient == pytest.approx(passed.model_gradient, abs=1e-9)
+
+
+def test_a_snapshot_does_not_hold_more_than_it_was_taken_of(classes):
+    objective = Objective(nn.Linear(4, 3), cross_entropy, L2)
+    snapshot = CurvatureSnapshot.take(objective, objective.theta(), classes)
+    with pytest.raises(ConfigurationError, match="retained set is empty"):
+        removal_from_snapshot(
+            objective, objective.theta(), snapshot, classes, block=None, damping=None, convex=True
+        )
 
 
 def test_damping_rises_past_indefinite_curvature(targets):
@@ -161,26 +289,25 @@ def test_damping_rises_past_indefinite_curvature(targets):
     assert report.damping > -lowest
 
 
-def test_damping_rises_past_conjugate_gradients_that_do_not_arrive(network_objective, images, monkeypatch):
+def test_a_damping_that_conjugate_gradients_do_not_arrive_with_is_passed_over(network_objective, images, monkeypatch):
     retained, removed = split(images, 2)
     theta = network_objective.theta()
     given = RemovedGradient.of(network_objective, theta, removed)
-    monkeypatch.setattr("oubli.components.solvers.choose_solver", lambda *_: SolverName.CONJUGATE_GRADIENTS)
+    monkeypatch.setattr("oubli.components.solvers.choosing.choose_solver", lambda *_, **__: SolverName.CONJUGATE_GRADIENTS)
 
     def update(damping: float | None, iterations: int) -> newton.StepReport:
-        monkeypatch.setattr("oubli.components.solvers.CG_ITERATIONS", iterations)
+        monkeypatch.setattr("oubli.components.solvers.conjugate_gradients.CG_ITERATIONS", iterations)
         found = newton_removal(
             network_objective, theta, retained, given, block=None, steps=1, damping=damping, convex=False
         )
         return found.steps[0]
 
     curvature = newton.GaussNewton(newton.Restriction(network_objective, theta, None), retained)
-    needed = [update(factor * curvature.mean_diagonal(), 1000).iterations for factor in RELATIVE_DAMPINGS]
+    dampings = [factor * curvature.mean_diagonal() for factor in RELATIVE_DAMPINGS]
+    needed = [update(damping, 1000).iterations for damping in dampings]
     assert needed[-1] < needed[0]
-    # Enough for the last damping, not for the first.
-    chosen = update(None, needed[-1])
-    assert chosen.tries > 1
-    assert chosen.iterations <= needed[-1]
+    # Enough for the largest damping, not for the least.
+    assert update(None, needed[-1]).iterations <= needed[-1]
     with pytest.raises(NumericalError, match="iterations"):
         update(None, needed[-1] - 1)
 
