@@ -11,7 +11,7 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
   nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
   nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup demo serve test test-s3 test-kernels lint format lock clean
+.PHONY: help setup demo serve test test-s3 test-kernels test-curvlinops lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,13 @@ test: setup ## every test that needs no outside service
 
 test-s3: setup ## the tests marked s3; the server is named by the environment (tests/README.md)
 	$(BIN)/python -m pytest -m s3
+
+test-curvlinops: setup ## our K-FAC and EK-FAC against the library curvlinops
+	@# Without its dependency torchvision, which it needs for nothing that is called, and which would change torch.
+	test -d build/curvlinops || $(BIN)/python -m pip install --quiet --no-deps --target build/curvlinops \
+	  curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.0 einops==0.8.2 jaxtyping==0.3.11 \
+	  linear-operator==0.6.1 opt-einsum==3.4.0 unfoldNd==0.2.3
+	PYTHONPATH=build/curvlinops $(BIN)/python -m pytest tests/components/curvature/test_kfac.py
 
 test-kernels: setup ## the GPU kernels, compiled and run by Triton's interpreter; no GPU needed
 	@# The version that torch's CUDA build brings; kept out of the environment, as it is large.
