@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os.path import commonprefix
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +114,12 @@ def frozen_head(objective: Objective, source: SampleSource) -> FrozenHead | None
 
 def _common_module(names: tuple[str, ...]) -> str:
     """The innermost module that holds all the named parameters; empty where only the whole module does."""
-    paths = [name.split(".")[:-1] for name in names]
-    return ".".join(commonprefix(paths))
+    shared: list[str] = []
+    for steps in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(steps)) > 1:
+            break
+        shared.append(steps[0])
+    return ".".join(shared)
 
 
 def _calls_of(objective: Objective, name: str, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:

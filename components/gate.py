@@ -54,7 +54,8 @@ class GateLimits:
     removals, against the model that was trained.
     gradient_floor: gradient norms up to this count as zero, so that rounding at a minimum is no rise.
     gradient_rise: by how much the retained gradient norm of a network may rise, relative to before; a convex model's
-    may not. gradient_ratio: the largest ||grad F_S(w*)|| of the model before the update, in units of the removal's own gradient:
+    may not.
+    gradient_ratio: the largest ||grad F_S(w*)|| of the model before the update, in units of the removal's own gradient:
     above it, what was never trained to the end outweighs what is removed.
     convex_gradient_fraction: the share of the retained gradient that the update of a convex model may leave.
     class_share: the largest share of a class's training samples that may be removed from a model that is not convex.

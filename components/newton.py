@@ -44,7 +44,7 @@ RELATIVE_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Dampings to choose from where the objective is not convex, in units of the block's mean diagonal curvature.
 
 The less damping, the more is forgotten, and the sooner a network's retained samples suffer. No one value is right for
-every block and network (README.md has the figures), so the least that keeps the retained gradient near what it was is taken.
+every block and network, so the least that keeps the retained gradient near what it was is taken.
 """
 
 GRADIENT_RISE = 0.25
@@ -57,8 +57,8 @@ rise takes dampings of 30 and more, with which next to nothing is forgotten (doc
 SNAPSHOT_DAMPING = 3.0
 """Damping of a step from a snapshot where the objective is not convex, in units of the mean diagonal curvature.
 
-Without a pass over the retained samples no try can be judged, so one is made, with the damping that most networks end
-with (docs/unlearning.md).
+Without any retained sample no try can be judged, so one is made, with the damping that the networks of
+docs/unlearning.md mostly end with. It is a guess: a few retained samples to judge by find a better one.
 """
 
 
@@ -117,8 +117,9 @@ def newton_removal(
     block: sorted flat parameter indices, None for all. damping: added to the curvature's diagonal beside l2; None
     takes 0 where `convex`. Elsewhere it takes the least of RELATIVE_DAMPINGS with which the system is solved and the
     step raises the norm of the retained gradient by no more than the factor 1 + `rise`, else the largest. It is found
-    by bisection: more damping makes the step shorter. curvature: makes the curvature of a source on a block. curvature_samples: retained samples that the
-    curvature is estimated from and the dampings are judged by; None takes all. `theta` is not changed.
+    by bisection: more damping makes the step shorter. curvature: makes the curvature of a source on a block.
+    curvature_samples: retained samples that the curvature is estimated from and the dampings are judged by; None takes
+    all. `theta` is not changed.
 
     With the largest damping, raises IndefiniteCurvature where the damped curvature is not positive definite and
     NumericalError where its system is not solved to the tolerance. Raises NonFiniteInput where weights, gradients or
@@ -211,13 +212,16 @@ def removal_from_snapshot(
     block: Tensor | None,
     damping: float | None,
     convex: bool,
+    probe: SampleSource | None = None,
+    rise: float = GRADIENT_RISE,
 ) -> RemovalUpdate:
-    """One Newton step from what was kept when the model was trained; no retained sample is read.
+    """One Newton step from what was kept when the model was trained, without a pass over the retained samples.
 
     theta: the weights that the snapshot was taken at. The retained gradient at w* and the curvature over R are the
-    snapshot's less the removed samples' part. damping: None takes 0 where `convex`, else SNAPSHOT_DAMPING mean diagonal
-    curvatures. What the step did to the retained gradient is not known here (gradient_after is None): whoever wants to
-    promote the model measures it.
+    snapshot's less the removed samples' part. damping: None takes 0 where `convex`, else the least that `probe`, some
+    retained samples, allows, as `newton_removal` takes it. Without a probe no retained sample is read, and
+    SNAPSHOT_DAMPING mean diagonal curvatures are taken. What the step did to the retained gradient is not known here
+    (gradient_after is None): whoever wants to promote the model measures it.
 
     Raises what `newton_removal` raises.
     """
@@ -230,14 +234,14 @@ def removal_from_snapshot(
     _check_gradient(actual)
     _check_gradient(pull)
     system = snapshot.without(Restriction(objective, theta, block), removed).system()
-    added = damping
-    if added is None:
-        added = 0.0 if convex else SNAPSHOT_DAMPING * system.mean_diagonal()
+    dampings = _dampings(damping, convex, system)
+    if probe is None and len(dampings) > 1:
+        dampings = (SNAPSHOT_DAMPING * system.mean_diagonal(),)
     indices = Restriction(objective, theta, block).indices
-    solution = system.solve(pull[indices], objective.l2 + added)
-    report = _report(solution, float(actual.norm()), None, added, 1, started)
+    chosen = _least_damping(objective, theta, indices, pull, system, dampings, probe or removed, rise)
+    report = _report(chosen.solution, float(actual.norm()), None, chosen.damping, chosen.tries, started)
     return RemovalUpdate(
-        theta.index_add(0, indices, solution.x),
+        chosen.theta,
         (report,),
         _model_gradient(actual, pull, retained, len(removed)),
         float(pull.norm()),

@@ -5,8 +5,9 @@ Axes: b samples of a batch, n samples of a source, d parameters.
     F(w) = (1/n) * sum_i loss(w, z_i) + (l2/2) * ||w||^2
 
 over every trained parameter w, biases included. Parameters outside the scope of training (a frozen backbone) are
-constants, like buffers: no gradient, no curvature and no penalty knows them. The module runs in evaluation mode with its buffers fixed: dropout is off and
-batch normalisation uses its running statistics, so that F is one deterministic function.
+constants, like buffers: no gradient, no curvature and no penalty knows them. The module runs in evaluation mode with
+its buffers fixed: dropout is off and batch normalisation uses its running statistics, so that F is one deterministic
+function.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class ParameterSpace:
                 remedy="Flatten the weights with this ParameterSpace.",
             )
         # Split once: the backward pass of a slice would make d zeros for each tensor.
-        parts = theta.split([shape.numel() for shape in self.shapes])
+        parts = torch.split(theta, [shape.numel() for shape in self.shapes])
         return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
     def theta_of(self, module: nn.Module) -> Tensor:

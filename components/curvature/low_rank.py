@@ -2,7 +2,7 @@
 
 Axes: n training samples, r of them looked at, m removed samples, k directions kept, d parameters, d_P of a block.
 
-    G ~ V^T diag(values) V,    V (k, d) with orthonormal rows: the leading eigenvectors of the sampled Fisher of r samples
+    G ~ V^T diag(values) V,    V (k, d) with orthonormal rows: leading eigenvectors of the sampled Fisher of r samples
 
 Unlike Kronecker factors it knows how layers act together, which for networks with normalisation layers is most of what
 a step can do wrong; what it leaves out is treated as flat, and left to the damping.

@@ -8,10 +8,11 @@ subtracted:
     sum_R grad loss = sum_S - sum_U,        curvature over R = (sum_S - sum_U) / (n - m)
 
 `dense`: the sum of the generalised Gauss-Newton matrices, for small d; the subtraction is exact. `low_rank`: the
-leading directions of an estimate of it (low_rank.py), for moderate d; within them the removed samples are subtracted
-exactly from the estimate. `kronecker`, for what is larger: the sums that make K-FAC factors and diagonals (kronecker_sums.py); the sums are subtracted exactly, so the result is the K-FAC
-curvature that a fresh pass over R would give, with the approximation that K-FAC itself is, and nothing further. This
-holds with drawn labels too, as a draw belongs to its sample and not to its place (draws.py).
+leading directions of an estimate of it (low_rank.py), for moderate d; the removed samples' part is subtracted within
+them. `kronecker`, for what is larger: the sums that make K-FAC factors and diagonals (kronecker_sums.py); they are
+subtracted exactly, so the result is the K-FAC curvature that a fresh pass over R would give, with the approximation
+that K-FAC itself is, and nothing further. This holds with drawn labels too, as a draw belongs to its sample and not to
+its place (draws.py).
 
 Everything is at w*. After a removal the weights are elsewhere, and the snapshot is not: for a chain of removals pass
 `without` all samples removed since training, with theta = w*; the step is then from w*, not from the last version. What
@@ -44,14 +45,14 @@ from oubli.components.progress import Progress
 from oubli.components.restriction import Restriction
 from oubli.components.samples import Samples, SampleSource
 
-DENSE_BYTES = 512 * 2**20
-"""What a dense snapshot may take: 8,192 parameters in float64, 11,585 in float32."""
+DENSE_BYTES = 128 * 2**20
+"""What a dense snapshot may take, as every version stores one: 4,096 parameters in float64, 5,792 in float32."""
 
 DENSE_FLOPS = 1e13
 """What building one may cost: some minutes on two cores."""
 
-LOW_RANK_BYTES = 512 * 2**20
-"""What leading directions may take: half a million parameters in float32."""
+LOW_RANK_BYTES = 256 * 2**20
+"""What leading directions may take: 262,144 parameters in float32."""
 
 
 class SnapshotForm(StrEnum):
@@ -102,8 +103,8 @@ class CurvatureSnapshot:
     ) -> CurvatureSnapshot:
         """The snapshot of a source at theta (d,): one pass over it.
 
-        form: None takes what `choose_form` chooses. seed: of drawn labels, and of the samples that a low rank is made of;
-        for the Kronecker form None, and any loss that is not one of `losses.Loss`, takes all columns of the loss's
+        form: None takes what `choose_form` chooses. seed: of drawn labels, and of the samples that a low rank is made
+        of; for the Kronecker form None, and any loss that is not one of `losses.Loss`, takes all columns of the loss's
         Hessian.
         share: of the samples that the Kronecker factors are made of: with many samples a part gives the same factors,
         and the pass costs little more than the gradient's. Which samples follows from their inputs.

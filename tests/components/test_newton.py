@@ -13,6 +13,7 @@ from oubli.components.gradients import RemovedGradient, gradient_sum, objective_
 from oubli.components.losses import cross_entropy, mse
 from oubli.components.newton import (
     RELATIVE_DAMPINGS,
+    SNAPSHOT_DAMPING,
     RemovalUpdate,
     newton_removal,
     one_at_a_time,
@@ -156,9 +157,7 @@ def test_the_largest_damping_is_taken_where_every_one_raises_the_gradient(target
     theta = least_squares(retained)
     objective = Objective(nn.Linear(4, 2), mse, L2)
     given = RemovedGradient.of(objective, theta, removed)
-    (report,) = newton_removal(
-        objective, theta, retained, given, block=None, steps=1, damping=None, convex=False
-    ).steps
+    (report,) = newton_removal(objective, theta, retained, given, block=None, steps=1, damping=None, convex=False).steps
     restriction = newton.Restriction(objective, theta, None)
     largest = RELATIVE_DAMPINGS[-1] * float(newton.GaussNewton(restriction, retained).dense().diagonal().mean())
     assert report.damping == pytest.approx(largest)
@@ -234,9 +233,7 @@ def test_one_at_a_time_lands_near_the_batch_on_a_convex_objective(classes):
     retained, removed = split(classes, 4)
     arguments = {"block": None, "steps": 2, "damping": None, "convex": True}
     singly = one_at_a_time(objective, theta, retained, removed, **arguments).theta
-    batch = newton_removal(
-        objective, theta, retained, RemovedGradient.of(objective, theta, removed), **arguments
-    ).theta
+    batch = newton_removal(objective, theta, retained, RemovedGradient.of(objective, theta, removed), **arguments).theta
     fresh = fit_convex(nn.Linear(4, 3).double(), retained, loss=cross_entropy, l2=L2)
     retrained = objective.space.theta_of(fresh)
     assert parameter_distance(singly, retrained, relative_to=theta) < 1e-2
@@ -260,13 +257,27 @@ def test_a_step_from_a_snapshot_is_the_step_with_a_pass(classes, block):
     assert kept.model_gradient == pytest.approx(passed.model_gradient, abs=1e-9)
 
 
+def test_the_damping_of_a_network_from_a_snapshot(network_objective, images):
+    theta = network_objective.theta()
+    retained, removed = split(images, 2)
+    snapshot = CurvatureSnapshot.take(network_objective, theta, images)
+    given = RemovedGradient.of(network_objective, theta, removed)
+    arguments = {"block": None, "damping": None, "convex": False}
+    judged = removal_from_snapshot(network_objective, theta, snapshot, removed, probe=retained, **arguments)
+    passed = newton_removal(network_objective, theta, retained, given, steps=1, **arguments)
+    assert judged.steps[0].damping == pytest.approx(passed.steps[0].damping)
+    torch.testing.assert_close(judged.theta, passed.theta, rtol=1e-7, atol=1e-9)
+    unjudged = removal_from_snapshot(network_objective, theta, snapshot, removed, **arguments)
+    diagonal = snapshot.without(newton.Restriction(network_objective, theta, None), removed).dense().diagonal()
+    assert unjudged.steps[0].damping == pytest.approx(SNAPSHOT_DAMPING * float(diagonal.mean()))
+    assert unjudged.steps[0].tries == 1
+
+
 def test_a_snapshot_does_not_hold_more_than_it_was_taken_of(classes):
     objective = Objective(nn.Linear(4, 3), cross_entropy, L2)
     snapshot = CurvatureSnapshot.take(objective, objective.theta(), classes)
     with pytest.raises(ConfigurationError, match="retained set is empty"):
-        removal_from_snapshot(
-            objective, objective.theta(), snapshot, classes, block=None, damping=None, convex=True
-        )
+        removal_from_snapshot(objective, objective.theta(), snapshot, classes, block=None, damping=None, convex=True)
 
 
 def test_damping_rises_past_indefinite_curvature(targets):
@@ -293,7 +304,8 @@ def test_a_damping_that_conjugate_gradients_do_not_arrive_with_is_passed_over(ne
     retained, removed = split(images, 2)
     theta = network_objective.theta()
     given = RemovedGradient.of(network_objective, theta, removed)
-    monkeypatch.setattr("oubli.components.solvers.choosing.choose_solver", lambda *_, **__: SolverName.CONJUGATE_GRADIENTS)
+    solver = "oubli.components.solvers.choosing.choose_solver"
+    monkeypatch.setattr(solver, lambda *_, **__: SolverName.CONJUGATE_GRADIENTS)
 
     def update(damping: float | None, iterations: int) -> newton.StepReport:
         monkeypatch.setattr("oubli.components.solvers.conjugate_gradients.CG_ITERATIONS", iterations)
