@@ -58,8 +58,9 @@ _MODELS = (
         FactoryReference(
             target=f"{_REFERENCE}.models:small_cnn", kwargs={"height": 8, "width": 8, "channels": 1, "classes": 10}
         ),
-        FactoryReference(target=f"{_REFERENCE}.training:fit_minibatch"),
-        l2=1e-4,
+        # Long enough to end near a minimum, which is where an update starts from.
+        FactoryReference(target=f"{_REFERENCE}.training:fit_minibatch", kwargs={"epochs": 120}),
+        l2=1e-3,
         convex=False,
     ),
 )

@@ -65,7 +65,10 @@ def print_trained(console: Console, version: RegisteredVersion) -> None:
 
 
 def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str, float]) -> Table:
-    """Loss and accuracy on the three sets for several models. `columns`: heading -> suffix of the metrics' names."""
+    """Loss and accuracy on the three sets for several models, and how well an attacker tells members from test samples.
+
+    columns: heading -> suffix of the metrics' names.
+    """
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for heading in columns:
@@ -75,6 +78,12 @@ def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str,
             values = [metrics.get(f"{key}_{measure}{suffix}") for suffix in columns.values()]
             if any(value is not None for value in values):
                 table.add_row(f"{name} {measure}", *(_cell(value, measure) for value in values))
+    for key in ("forget", "retained"):
+        values = [metrics.get(f"{key}_membership_auc{suffix}") for suffix in columns.values()]
+        if any(value is not None for value in values):
+            table.add_row(
+                f"{_SETS[key]} membership AUC", *("-" if value is None else f"{value:.3f}" for value in values)
+            )
     gradients = [metrics.get(f"retained_gradient_norm{suffix}") for suffix in columns.values()]
     if any(value is not None for value in gradients):
         table.add_row("Retained gradient norm", *("-" if value is None else f"{value:.2e}" for value in gradients))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from oubli.registry.removals.removal_job import UnlearnConfig
 
 
 def unlearn(
@@ -21,8 +24,11 @@ def unlearn(
         ),
     ],
     selection: Annotated[
-        Literal["auto", "l_foci", "full"],
-        typer.Option(help="Parameters to update: all, or the Markov blanket that L-FOCI selects."),
+        Literal["auto", "l_foci", "l_foci_batch", "top_gradient", "random", "full"],
+        typer.Option(
+            help="Parameters to update: all, the Markov blanket that L-FOCI selects, or for comparison a block of "
+            "block_size parameters (--config)."
+        ),
     ] = "auto",
     config: Annotated[
         Path | None,
@@ -51,8 +57,21 @@ def unlearn(
         chosen["selection"] = selection
     if compare:
         chosen["compare_with_retraining"] = True
-    settings = read_toml(config, UnlearnConfig, overrides=chosen) if config else UnlearnConfig.model_validate(chosen)
+    settings = read_toml(config, UnlearnConfig, overrides=chosen) if config else _configured(chosen)
     outcome = unlearn_flow(model, removals, settings)
     print_outcome(Console(), outcome)
     if outcome.status is Status.REFUSED:
         raise typer.Exit(3)
+
+
+def _configured(chosen: dict[str, object]) -> UnlearnConfig:
+    from pydantic import ValidationError
+
+    from oubli.components.errors import ConfigurationError
+    from oubli.registry.removals.removal_job import UnlearnConfig
+
+    try:
+        return UnlearnConfig.model_validate(chosen)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"The options do not fit: {problem}.", remedy="Set the rest with --config.") from error

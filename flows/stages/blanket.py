@@ -6,50 +6,51 @@ import time
 from pathlib import Path
 from typing import Any
 
-from oubli.components.blanket import select_blanket
+from oubli.components.blocks import select_block
 from oubli.components.progress import Progress
 from oubli.flows.stages.materials import Materials
 from oubli.registry.models.weights import save_weights
-from oubli.registry.removals.removal_job import RemovalJob, Selection
+from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.settings import Settings
 from oubli.registry.storage.work_area import StageResult
 
 
 def blanket(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
-    """Writes the block's flat `indices` (int64) where L-FOCI selects, and nothing where all parameters move."""
+    """Writes the block's flat `indices` (int64) where one is selected, and nothing where all parameters move."""
 
     def compute(folder: Path) -> dict[str, Any]:
         materials = Materials(settings, job)
-        parameters = materials.objective.space.d
-        if _selection(job, convex=materials.recipe.record.convex) is Selection.FULL:
-            return {"selection": Selection.FULL.value, "seconds": 0.0, "block": parameters, "parameters": parameters}
+        selection = materials.choices.selection
         started = time.perf_counter()
-        chosen = select_blanket(
-            materials.objective,
+        # On the whole model, whose inputs can be perturbed, also where the head alone is updated.
+        block = select_block(
+            selection,
+            materials.whole,
             materials.theta,
-            materials.removed,
+            materials.removed_inputs,
+            perturbation=materials.choices.perturbation,
             perturbations=job.config.perturbations,
-            sigma=job.config.perturbation_sigma,
             seed=job.config.seed,
+            size=job.config.block_size,
             on_progress=on_progress,
         )
-        save_weights({"indices": chosen.indices}, folder / "block.safetensors")
-        return {
-            "selection": Selection.L_FOCI.value,
+        facts: dict[str, Any] = {
+            "selection": selection.value,
             "seconds": time.perf_counter() - started,
-            "block": len(chosen.indices),
-            "parameters": parameters,
+            "block": block.size(materials.whole),
+            "parameters": materials.whole.space.d,
+        }
+        if block.indices is None:
+            return facts
+        save_weights({"indices": block.indices}, folder / "block.safetensors")
+        facts |= {"candidate_slices": block.candidates, "not_sliced": list(block.unsliced)}
+        chosen = block.blanket
+        if chosen is None:
+            return facts | {"slices": [str(one) for one in block.slices]}
+        return facts | {
             "slices": {str(one): count for one, count in zip(chosen.slices, chosen.counts, strict=True)},
-            "candidate_slices": chosen.candidates,
             "selection_noise_scale": chosen.noise_scale,
             "samples_that_selected_nothing": len(chosen.selected_nothing),
-            "not_sliced": list(chosen.unsliced),
         }
 
     return job.area.run("blanket", compute, inputs=["fetch"])
-
-
-def _selection(job: RemovalJob, *, convex: bool) -> Selection:
-    if job.config.selection is Selection.AUTO:
-        return Selection.FULL if convex else Selection.L_FOCI
-    return job.config.selection

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from oubli.components.errors import RemovalSetError, TrainingDataError
+from oubli.components.errors import ConfigurationError, RemovalSetError, TrainingDataError
 from oubli.flows.stages.register import finished_outcome
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.weights import save_weights, weights_digest
@@ -115,6 +115,11 @@ def _request(settings: Settings, model: str, removals: Sequence[str], config: Un
         raise RemovalSetError(
             f"The removal set takes all {len(ids) - len(before)} samples that {parent.label} still holds.",
             remedy="Delete the model instead: nothing would be left to keep.",
+        )
+    if config.privacy is not None and recipe.record.sensitivity is None:
+        raise ConfigurationError(
+            f"privacy is set, but the training record of {parent.label} has no sensitivity to scale noise by.",
+            remedy="Attach a record with a `sensitivity`, estimated or proven, or leave privacy out.",
         )
     if len(data.samples(Split.TEST)) == 0:
         raise TrainingDataError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pyarrow.parquet as pq
-import torch
 
 from oubli.components.gate import Outcome
 from oubli.flows.stages.materials import Materials
@@ -23,6 +22,7 @@ from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
+from oubli.registry.training.decoders import example_value
 
 _STAGES = ("fetch", "gradients", "blanket", "update", "retrain", "validate")
 
@@ -99,7 +99,9 @@ def _new_version(materials: Materials) -> RegisteredVersion:
         materials.registry,
         name=job.model,
         module=module,
-        signature=materials.registry.signature(parent) or signature_for(module, _zeros(materials)),
+        signature=materials.registry.signature(parent)
+        or signature_for(module, materials.recipe.example(materials.removed_inputs.inputs)),
+        example_value=example_value(materials.recipe.record.decoder),
         experiment_id=materials.experiment_id,
         run_name=f"removal from {parent.label}",
         evidence=evidence,
@@ -128,11 +130,19 @@ def _evidence(materials: Materials, verdict: Outcome) -> Evidence:
         removed_in_all=facts["fetch"]["removed"] + facts["fetch"]["removed_before"],
         removal_digest=job.removal_digest,
         config_digest=job.config.digest(),
+        selection=facts["blanket"]["selection"],
+        curvature=facts["update"].get("curvature", "none"),
+        damping=facts["update"].get("damping", "none"),
+        privacy=facts["validate"]["privacy"],
     )
     seconds = sum(facts[name]["seconds"] for name in ("gradients", "blanket", "update"))
     return Evidence(
         params=lineage.params(record),
-        metrics={**facts["validate"]["metrics"], "seconds": seconds},
+        metrics={
+            **facts["validate"]["metrics"],
+            "removed_in_all": float(lineage.removed_in_all),
+            "seconds": seconds,
+        },
         artifacts={
             "oubli/evidence.json": json.dumps({"outcome": job.outcome, "stages": facts}, indent=1, sort_keys=True),
             "oubli/config.json": job.config.model_dump_json(indent=2),
@@ -155,12 +165,10 @@ def _description(materials: Materials, evidence: Evidence) -> str:
         cells = [metrics[key] for key in (f"{name}_parent", name, f"{name}_retrained") if key in metrics]
         if cells:
             lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |")
+    if evidence.params["privacy"] != "none":
+        lines += ["", evidence.params["privacy"]]
     lines += ["", "A record of what was run and measured. It does not prove that nothing of the samples is left."]
     return "\n".join(lines)
-
-
-def _zeros(materials: Materials) -> torch.Tensor:
-    return torch.zeros_like(next(iter(materials.test.batches(2))).inputs)
 
 
 def _outcome(materials: Materials, status: Status, version: str | None, run_id: str | None) -> RemovalOutcome:

@@ -19,9 +19,9 @@ def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress
 
     def compute(folder: Path) -> dict[str, Any]:
         materials = Materials(settings, job)
-        samples = materials.retained_in_memory
+        samples = materials.retained_in_memory()
         started = time.perf_counter()
-        module = materials.recipe.train(samples, on_progress)
+        module = materials.recipe.train(samples, on_progress, frozen=materials.module.state_dict())
         seconds = time.perf_counter() - started
         save_weights(module.state_dict(), folder / "weights.safetensors")
         return {"seconds": seconds}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from oubli.components.errors import RemovalSetError
 from oubli.components.progress import Progress
+from oubli.components.reference.secant import LastEpochs
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.trained_models import register_trained
@@ -31,8 +34,16 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
     ids = data.ids().known
     gone = {each: how for each, how in removed_from_any(ModelRegistry(settings), spec.model).items() if each in ids}
     record = record.model_copy(update={"n": len(ids)})
+    recipe = Recipe.of(record, settings)
+    samples = data.samples(Split.TRAIN, without=frozenset(gone)).load()
+    watched: list[LastEpochs] = []
+
+    def watch(module: nn.Module) -> Callable[[int], None]:
+        watched.append(LastEpochs(module, record.trained))
+        return watched[0].record
+
     started = time.perf_counter()
-    module = Recipe.of(record, settings).train(data.samples(Split.TRAIN, without=frozenset(gone)).load(), on_progress)
+    module = recipe.train(samples, on_progress, watch=watch if spec.secant else None)
     seconds = time.perf_counter() - started
     return register_trained(
         spec.model,
@@ -44,6 +55,8 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
         without=frozenset(gone),
         version_tags=store_removed(settings.store_root, "", (), gone) if gone else {},
         seconds=seconds,
+        snapshot=spec.snapshot,
+        secant=watched[0].secant(samples, recipe.loss) if watched else None,
     )
 
 
@@ -77,7 +90,10 @@ def retrain(
         move_alias(registry, earlier, UNLEARNED_ALIAS)
         return earlier
     started = time.perf_counter()
-    module = Recipe.of(record, settings).train(data.samples(Split.TRAIN, without=without).load(), on_progress)
+    samples = data.samples(Split.TRAIN, without=without).load()
+    # A frozen backbone is the parent's, whatever the factory would make of it today.
+    frozen = registry.weights(parent) if record.trained is not None else None
+    module = Recipe.of(record, settings).train(samples, on_progress, frozen=frozen)
     seconds = time.perf_counter() - started
     version = register_trained(
         parent.name,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from oubli.components.errors import IndefiniteCurvature, NumericalError
+from torch import Tensor
+
+from oubli.components.curvature.kinds import curvature_builder
+from oubli.components.curvature.snapshot import CurvatureSnapshot
+from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
+from oubli.components.evaluation import retained_gradient_norm
 from oubli.components.gradients import RemovedGradient
-from oubli.components.newton import newton_removal
+from oubli.components.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
 from oubli.components.progress import Progress
 from oubli.flows.stages.materials import Materials
 from oubli.registry.models.weights import load_weights, save_weights
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.removal_job import Order, RemovalJob, SnapshotUse
 from oubli.registry.settings import Settings
 from oubli.registry.storage.work_area import StageResult
 
-# One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
-_CONVEX_STEPS, _NETWORK_STEPS = 2, 1
+_PROBE_SAMPLES = 1024
 
 
 def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
@@ -30,31 +34,124 @@ def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = N
 
     def compute(folder: Path) -> dict[str, Any]:
         materials = Materials(settings, job)
-        convex = materials.recipe.record.convex
+        choices = materials.choices
         block = materials.block()
         if block is not None and len(block) == 0:
             return {"finding": "empty_block", "seconds": 0.0}
-        with job.area.require("gradients").open("gradients.safetensors") as path:
-            removed_gradient = load_weights(path)["sum"]
+        how = {"curvature": choices.curvature.value, "damping": choices.damping}
         started = time.perf_counter()
         try:
-            result = newton_removal(
-                materials.objective,
-                materials.theta,
-                materials.retained,
-                RemovedGradient(removed_gradient.to(materials.theta), len(materials.new_ids)),
-                block=block,
-                steps=job.config.steps or (_CONVEX_STEPS if convex else _NETWORK_STEPS),
-                damping=job.config.damping,
-                convex=convex,
-                on_progress=on_progress,
-            )
+            result = _update(materials, block, how, on_progress)
         except IndefiniteCurvature as error:
-            return {"finding": "indefinite", "detail": error.problem, "seconds": time.perf_counter() - started}
+            return {**how, "finding": "indefinite", "detail": error.problem, "seconds": time.perf_counter() - started}
         except NumericalError as error:
-            return {"finding": "unsolved", "detail": error.problem, "seconds": time.perf_counter() - started}
+            return {**how, "finding": "unsolved", "detail": error.problem, "seconds": time.perf_counter() - started}
+        theta, noise = materials.account.noised(result.theta, materials.theta)
         seconds = time.perf_counter() - started
-        save_weights(materials.with_theta(result.theta).state_dict(), folder / "weights.safetensors")
-        return {"seconds": seconds, "steps": [asdict(step) for step in result.steps]}
+        save_weights(materials.with_theta(theta).state_dict(), folder / "weights.safetensors")
+        return {
+            **how,
+            "seconds": seconds,
+            "steps": [asdict(step) for step in result.steps],
+            "model_gradient": result.model_gradient,
+            "removal_gradient": result.removal_gradient,
+            "noise_sigma": noise,
+            # What the step reached can be seen without the noise alone.
+            "gradient_without_noise": (
+                retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
+            ),
+        }
 
     return job.area.run("update", compute, inputs=["fetch", "gradients", "blanket"])
+
+
+def _update(
+    materials: Materials, block: Tensor | None, how: dict[str, str], on_progress: Progress | None
+) -> RemovalUpdate:
+    """From the snapshot where this removal takes one, else with a pass. `how` is told which, and why."""
+    snapshot = _snapshot(materials)
+    if snapshot is not None:
+        try:
+            update = _from_snapshot(materials, snapshot, block)
+        except ConfigurationError as error:
+            # A block that cuts through what the snapshot keeps whole.
+            if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+                raise
+            how["snapshot_unused"] = error.problem
+        else:
+            how["curvature"] = f"snapshot ({snapshot.form.value})"
+            return update
+    return _with_a_pass(materials, block, on_progress)
+
+
+def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
+    """The parent's snapshot where this removal takes it. ConfigurationError where it must and there is none."""
+    found = materials.snapshot if materials.choices.may_use_snapshot else None
+    if found is None and materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+        raise ConfigurationError(
+            f"{materials.parent.label} has no curvature snapshot of its weights.",
+            remedy="Set use_snapshot to 'auto': the update then passes over the retained samples.",
+        )
+    return found
+
+
+def _from_snapshot(materials: Materials, snapshot: CurvatureSnapshot, block: Tensor | None) -> RemovalUpdate:
+    convex = materials.recipe.record.convex
+    return removal_from_snapshot(
+        materials.objective,
+        materials.theta,
+        snapshot,
+        materials.removed,
+        block=block,
+        damping=materials.job.config.damping,
+        convex=convex,
+        # A few retained samples to find the damping by; a convex model needs none.
+        probe=None if convex else materials.some_retained(_PROBE_SAMPLES),
+        rise=materials.job.config.limits.gradient_rise,
+    )
+
+
+def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:
+    choices, config = materials.choices, materials.job.config
+    snapshot = materials.snapshot if choices.needs_secant else None
+    curvature = curvature_builder(
+        choices.curvature,
+        secant=None if snapshot is None else snapshot.secant,
+        seed=config.seed,
+        budget_bytes=materials.settings.memory_bytes,
+    )
+    with materials.job.area.require("gradients").open("gradients.safetensors") as path:
+        total = load_weights(path)["sum"].to(materials.theta)
+    removed = RemovedGradient(total, len(materials.new_ids))
+    if config.order is Order.ONE_AT_A_TIME:
+        one_by_one = one_at_a_time(
+            materials.objective,
+            materials.theta,
+            materials.retained,
+            materials.removed,
+            block=block,
+            steps=choices.steps,
+            damping=config.damping,
+            convex=materials.recipe.record.convex,
+            rise=config.limits.gradient_rise,
+            curvature=curvature,
+            on_progress=on_progress,
+        )
+        # Of all samples, as for a batch; the update knows the first one's.
+        pull = total + removed.count * materials.objective.l2 * materials.theta
+        return replace(one_by_one, removal_gradient=float(pull.norm()) / len(materials.retained))
+    some = config.curvature_samples
+    return newton_removal(
+        materials.objective,
+        materials.theta,
+        materials.retained,
+        removed,
+        block=block,
+        steps=choices.steps,
+        damping=config.damping,
+        convex=materials.recipe.record.convex,
+        rise=config.limits.gradient_rise,
+        curvature=curvature,
+        curvature_samples=None if some is None else materials.some_retained(some),
+        on_progress=on_progress,
+    )

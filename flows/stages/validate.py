@@ -11,22 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from oubli.components.evaluation import (
-    Evaluation,
+    ThreeSets,
     evaluate,
     parameter_distance,
     prediction_divergence,
     retained_gradient_norm,
+    tug_of_war,
 )
 from oubli.components.gate import (
     EmptyBlockEvidence,
     GateEvidence,
-    GateLimits,
     IndefiniteEvidence,
     UnsolvedEvidence,
     UpdateEvidence,
     judge,
 )
+from oubli.components.membership import membership_auc, membership_scores
 from oubli.components.objective import Objective
+from oubli.flows.stages.account import capacity_metrics
 from oubli.flows.stages.materials import Materials
 from oubli.registry.models.weights import load_weights
 from oubli.registry.removals.removal_job import RemovalJob
@@ -36,18 +38,19 @@ from oubli.registry.storage.work_area import StageResult
 
 @dataclass(frozen=True)
 class _Measured:
-    """One model on the three sets. gradient_norm: ||grad F_R||."""
+    """One model on the three sets. gradient_norm: ||grad F_R||. membership: figures by name, none where the losses are
+    not finite."""
 
-    forget: Evaluation
-    retained: Evaluation
-    test: Evaluation
+    sets: ThreeSets
     gradient_norm: float
+    membership: dict[str, float]
 
     def metrics(self, suffix: str = "") -> dict[str, float]:
         """By name. A suffix, so that MLflow's alphabetical pages show a figure of all models side by side."""
-        named = {"forget": self.forget, "retained": self.retained, "test": self.test}
+        named = {"forget": self.sets.forget, "retained": self.sets.retained, "test": self.sets.test}
         found = {f"{name}_loss{suffix}": one.loss for name, one in named.items()}
         found |= {f"{name}_accuracy{suffix}": one.accuracy for name, one in named.items() if one.accuracy is not None}
+        found |= {f"{name}{suffix}": value for name, value in self.membership.items()}
         return found | {f"retained_gradient_norm{suffix}": self.gradient_norm}
 
 
@@ -63,17 +66,19 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
             "forget_samples": len(materials.removed),
             "retained_samples": len(materials.retained),
             "test_samples": len(materials.test),
+            "removed_since_training": materials.account.removed,
         }
-        evidence, updated = _evidence(materials, parent, metrics)
-        _compare_with_retraining(materials, updated, metrics)
-        verdict = judge(
-            evidence,
-            GateLimits(accuracy_drop=job.config.max_test_accuracy_drop, loss_rise=job.config.max_test_loss_rise),
-        )
+        evidence, updated, theta = _evidence(materials, parent, metrics)
+        _compare_with_retraining(materials, updated, theta, metrics)
+        verdict = judge(evidence, job.config.limits)
+        if verdict.distance_bound is not None:
+            metrics["distance_bound"] = verdict.distance_bound
         return {
             "metrics": metrics,
             "accepted": not verdict.reasons,
             "reasons": [{"code": reason.code.value, "sentence": reason.sentence} for reason in verdict.reasons],
+            "not_checked": list(verdict.not_checked),
+            "privacy": _privacy(evidence),
             "seconds": time.perf_counter() - started,
         }
 
@@ -81,56 +86,105 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
     return job.area.run("validate", compute, inputs=judged)
 
 
-def _evidence(materials: Materials, parent: _Measured, metrics: dict[str, float]) -> tuple[GateEvidence, Tensor | None]:
+def _evidence(
+    materials: Materials, parent: _Measured, metrics: dict[str, float]
+) -> tuple[GateEvidence, _Measured | None, Tensor | None]:
+    """What the gate judges; the updated model's figures and weights, where an update was made."""
     stage = materials.job.area.require("update")
     match stage.facts.get("finding"):
         case "indefinite":
-            return IndefiniteEvidence(stage.facts["detail"]), None
+            return IndefiniteEvidence(stage.facts["detail"]), None, None
         case "unsolved":
-            return UnsolvedEvidence(stage.facts["detail"]), None
+            return UnsolvedEvidence(stage.facts["detail"]), None, None
         case "empty_block":
-            return EmptyBlockEvidence(candidates=materials.job.area.require("blanket").facts["candidate_slices"]), None
+            candidates = materials.job.area.require("blanket").facts["candidate_slices"]
+            return EmptyBlockEvidence(candidates=candidates), None, None
     # What is measured is the registered model: its weights rounded to its own number format.
     theta = materials.theta_of(_module(materials, "update"))
     updated = _measure(materials, materials.objective, theta)
     metrics |= updated.metrics()
+    account = materials.account
+    statement = account.statement(materials.theta, stage.facts, whole=materials.block() is None)
+    metrics |= {name: stage.facts[name] for name in ("model_gradient", "removal_gradient")}
+    if statement is not None:
+        metrics |= capacity_metrics(statement)
+    without_noise = stage.facts["gradient_without_noise"]
+    is_origin = account.origin is not None and account.origin.version == materials.parent.version
     evidence = UpdateEvidence(
         convex=materials.recipe.record.convex,
         weights_finite=bool(torch.isfinite(theta).all()),
-        test_before=parent.test,
-        test_after=updated.test,
+        test_before=parent.sets.test,
+        test_after=updated.sets.test,
         gradient_before=parent.gradient_norm,
-        gradient_after=updated.gradient_norm,
+        # The step is judged without the noise, what is served with it.
+        gradient_after=updated.gradient_norm if without_noise is None else without_noise,
+        test_original=parent.sets.test if is_origin else account.test_of_origin(),
+        model_gradient=stage.facts["model_gradient"],
+        removal_gradient=stage.facts["removal_gradient"],
+        class_shares=account.class_shares(),
+        capacity=statement,
+        l2=materials.recipe.record.l2,
     )
-    return evidence, theta
+    return evidence, updated, theta
 
 
-def _compare_with_retraining(materials: Materials, updated: Tensor | None, metrics: dict[str, float]) -> None:
+def _privacy(evidence: GateEvidence) -> str:
+    """What the run says of privacy, in words."""
+    if not isinstance(evidence, UpdateEvidence) or evidence.capacity is None:
+        return "none"
+    return evidence.capacity.sentence
+
+
+def _compare_with_retraining(
+    materials: Materials, updated: _Measured | None, theta: Tensor | None, metrics: dict[str, float]
+) -> None:
     stage = materials.job.area.finished("retrain")
     if stage is None:
         return
     # An objective of its own: retraining also made its own buffers, batch-normalisation statistics among them.
-    objective = materials.objective_of(_module(materials, "retrain"))
-    retrained = objective.theta()
-    metrics |= _measure(materials, objective, retrained).metrics("_retrained")
+    module = _module(materials, "retrain")
+    objective, retrained = materials.objective_of(module), materials.theta_of(module)
+    reference = _measure(materials, objective, retrained)
+    metrics |= reference.metrics("_retrained")
     metrics["seconds_retrained"] = stage.facts["seconds"]
-    if updated is None:
+    if updated is None or theta is None:
         return
-    divergence = prediction_divergence((materials.objective, updated), (objective, retrained), materials.removed)
+    if (closeness := tug_of_war(updated.sets, reference.sets)) is not None:
+        metrics["tug_of_war"] = closeness
+    divergence = prediction_divergence((materials.objective, theta), (objective, retrained), materials.removed)
     if divergence is not None:
         metrics["forget_divergence_from_retrained"] = divergence
     if materials.recipe.record.convex:
         # Elsewhere two trainings end in different minima, and a distance would say nothing.
-        metrics["parameter_distance_to_retrained"] = parameter_distance(updated, retrained, relative_to=materials.theta)
+        metrics["parameter_distance_to_retrained"] = parameter_distance(theta, retrained, relative_to=materials.theta)
 
 
 def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:
     return _Measured(
-        forget=evaluate(objective, theta, materials.removed),
-        retained=evaluate(objective, theta, materials.retained),
-        test=evaluate(objective, theta, materials.test),
+        ThreeSets(
+            forget=evaluate(objective, theta, materials.removed),
+            retained=evaluate(objective, theta, materials.retained),
+            test=evaluate(objective, theta, materials.test),
+        ),
         gradient_norm=retained_gradient_norm(objective, theta, materials.retained),
+        membership=_membership(materials, objective, theta),
     )
+
+
+def _membership(materials: Materials, objective: Objective, theta: Tensor) -> dict[str, float]:
+    """How well removed, and retained, samples can be told from test samples by their losses."""
+    sources = {"forget": materials.removed, "retained": materials.retained, "test": materials.test}
+    scores = {name: membership_scores(objective, theta, source) for name, source in sources.items()}
+    found = {}
+    for name in ("forget", "retained"):
+        members, others = scores[name], scores["test"]
+        # Without finite losses there is nothing to compare, and the gate refuses anyway.
+        if members is None or others is None or bool(members.isnan().any()) or bool(others.isnan().any()):
+            continue
+        inference = membership_auc(members, others)
+        found[f"{name}_membership_auc"] = inference.auc
+        found[f"{name}_membership_auc_error"] = max(inference.standard_error, inference.chance_error)
+    return found
 
 
 def _module(materials: Materials, stage: str) -> nn.Module:

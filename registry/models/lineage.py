@@ -28,7 +28,8 @@ class Method(StrEnum):
 @dataclass(frozen=True)
 class Lineage:
     """removed: samples that this version removes; removed_in_all: since the model was trained. Digests are SHA-256,
-    the removal set's under the store's secret key."""
+    the removal set's under the store's secret key. selection, curvature, damping, privacy: how an update was made and
+    what may be said of it."""
 
     method: Method
     verdict: str
@@ -38,6 +39,10 @@ class Lineage:
     removed_in_all: int = 0
     removal_digest: str = _NONE
     config_digest: str = _NONE
+    selection: str = _NONE
+    curvature: str = _NONE
+    damping: str = _NONE
+    privacy: str = _NONE
 
     def params(self, record: TrainingRecord) -> dict[str, str]:
         """The run's params."""
@@ -50,12 +55,17 @@ class Lineage:
             "removed_in_all": str(self.removed_in_all),
             "removal_set_digest": self.removal_digest,
             "config_digest": self.config_digest,
+            "selection": self.selection,
+            "curvature": self.curvature,
+            "damping": self.damping,
+            "privacy": self.privacy,
             "dataset_sha256": record.dataset.sha256,
             "training_samples": str(record.n),
             "loss": str(record.loss),
             "l2": str(record.l2),
             "seed": str(record.seed),
             "convex": str(record.convex).lower(),
+            "trained_parameters": "all" if record.trained is None else ", ".join(record.trained),
             "factory": record.factory.target,
         }
 

@@ -13,8 +13,7 @@ Tags that Oubli writes on a model version:
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from oubli.components.errors import (
 )
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import store_for
 from oubli.registry.training.training_record import TrainingRecord
 
@@ -187,8 +187,8 @@ class ModelRegistry:
         Raises PickledModelRefused where the version is pickled and the settings do not allow that,
         RegistryError where it holds no torch model.
         """
-        with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
-            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
+        with temporary_folder() as folder:
+            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
             if archives := sorted(root.rglob("*.pt2")):
                 return read_pt2_weights(archives[0])
             if tensors := sorted(root.rglob("*.safetensors")):
@@ -213,6 +213,16 @@ class ModelRegistry:
         module: Any = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
+    def _names(self) -> Iterator[str]:
+        """Every registered model's; a search answers in pages."""
+        token: str | None = None
+        while True:
+            page = self.client.search_registered_models(page_token=token)
+            yield from (model.name for model in page)
+            token = page.token
+            if not token:
+                return
+
     def _missing(self, error: MlflowException, name: str, what: str) -> RegistryError | ConfigurationError:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return RegistryError(
@@ -220,7 +230,7 @@ class ModelRegistry:
                 f"{_PASSWORDS.sub('://', str(error))}.",
                 remedy="Check MLFLOW_TRACKING_URI and that the server runs.",
             )
-        known = sorted(model.name for model in self.client.search_registered_models())
+        known = sorted(self._names())
         if name not in known:
             listing = ", ".join(known[:10]) or "none at all"
             return ModelNotFound(

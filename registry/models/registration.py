@@ -7,7 +7,6 @@ closes. Nothing of an existing version, run or model is ever changed.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,12 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 
+from oubli.components.attention import differentiable_attention
 from oubli.components.errors import RegistryError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, as_registered
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
@@ -82,8 +83,11 @@ def register_version(
     evidence: Evidence,
     version_tags: Mapping[str, str],
     description: str,
+    example_value: int = 0,
 ) -> RegisteredVersion:
     """Log `module` with its evidence and register it as a new version of `name`.
+
+    example_value: what the example input logged with the model is filled with.
 
     The logged weights are read back and compared bit for bit before the version is made. Raises RegistryError
     where they differ or the module cannot be exported.
@@ -92,7 +96,7 @@ def register_version(
     run_id = client.create_run(experiment_id, run_name=run_name, tags=dict(evidence.tags)).info.run_id
     with mlflow.start_run(run_id=run_id):
         _log_evidence(evidence)
-        model_id = _log_module(module, signature)
+        model_id = _log_module(module, signature, example_value)
         _verify_logged(model_id, module)
     if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
         client.create_registered_model(name)
@@ -143,7 +147,8 @@ def experiment_for(registry: ModelRegistry, name: str, parent: RegisteredVersion
 
 def signature_for(module: nn.Module, example: Tensor) -> ModelSignature:
     """Signature of a module from an example batch; the batch axis is left open."""
-    with torch.no_grad():
+    # Without attention's fused path, which warns of its own prototypes.
+    with torch.no_grad(), differentiable_attention():
         output = module.eval()(example)
     return infer_signature(example.numpy(), output.numpy())
 
@@ -155,16 +160,16 @@ def _log_evidence(evidence: Evidence) -> None:
         mlflow.log_text(text, path)
 
 
-def _log_module(module: nn.Module, signature: ModelSignature) -> str:
+def _log_module(module: nn.Module, signature: ModelSignature, example_value: int) -> str:
     if signature.inputs is None or not signature.inputs.is_tensor_spec():
         raise RegistryError(
             "The model's signature has no tensor inputs, which a torch.export archive needs.",
             remedy="Register the parent with a tensor signature (mlflow.models.infer_signature on numpy arrays).",
         )
-    # Zeros, never a real sample: the example is stored with the model for everyone to see. Two rows, because
-    # torch.export takes an axis of size one for a constant.
+    # One value throughout, never a real sample: the example is stored with the model for everyone to see. Two rows,
+    # because torch.export takes an axis of size one for a constant.
     example = [
-        np.zeros([2 if size == -1 else size for size in spec.shape], dtype=spec.type)
+        np.full([2 if size == -1 else size for size in spec.shape], example_value, dtype=spec.type)
         for spec in signature.inputs.inputs
     ]
     with warnings.catch_warnings():
@@ -187,8 +192,8 @@ def _log_module(module: nn.Module, signature: ModelSignature) -> str:
 
 
 def _verify_logged(model_id: str, module: nn.Module) -> None:
-    with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
-        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=folder))
+    with temporary_folder() as folder:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=str(folder)))
         logged = read_pt2_weights(next(root.rglob("*.pt2")))
     expected = module.state_dict()
     wrong = [name for name in expected if name not in logged or not torch.equal(expected[name], logged[name])]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
+from oubli.components.curvature.finite_difference import Secant
 from oubli.components.errors import TrainingRecordError
 from oubli.components.evaluation import evaluate, retained_gradient_norm
+from oubli.components.membership import membership_inference
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples
 from oubli.registry.models.lineage import Lineage, Method
@@ -22,8 +23,10 @@ from oubli.registry.models.registration import (
     signature_for,
     store_record,
 )
+from oubli.registry.models.snapshots import keep_snapshot
 from oubli.registry.models.weights import weights_digest
 from oubli.registry.settings import Settings, load_settings
+from oubli.registry.training.decoders import example_value
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord
@@ -43,10 +46,15 @@ def register_trained(
     version_tags: Mapping[str, str] | None = None,
     parent: RegisteredVersion | None = None,
     seconds: float | None = None,
+    snapshot: bool | None = None,
+    secant: Secant | None = None,
 ) -> RegisteredVersion:
     """Measure `module` on its training and test data and register it as a new version of `name`.
 
     without: ids that it was not trained on although the data holds them. seconds: how long training took, if known.
+    snapshot: whether to keep the model's curvature with the version, at the cost of one pass over the training data;
+    None keeps it unless the model is convex, whose removal takes two steps and needs the retained samples anyway.
+    secant: of the training's last epochs, to be kept with the curvature, which it then always is.
     Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
     TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
     """
@@ -62,12 +70,31 @@ def register_trained(
             f"training rows.",
             remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
         )
-    metrics = _metrics(settings, recipe, module, train, test)
+    objective = recipe.objective(module)
+    metrics = _metrics(objective, train, test) | {
+        "removed_in_all": float(lineage.removed_in_all),
+        "removed_since_training": 0.0,
+    }
+    digest = weights_digest(module.state_dict())
+    kept = (
+        keep_snapshot(
+            settings.store_root,
+            objective,
+            train,
+            digest,
+            seed=record.seed,
+            secant=secant,
+            budget_bytes=settings.memory_bytes,
+        )
+        if secant is not None or (not record.convex if snapshot is None else snapshot)
+        else {}
+    )
     version = register_version(
         registry,
         name=name,
         module=module,
-        signature=signature_for(module, torch.zeros_like(train.inputs[:2])),
+        signature=signature_for(module, recipe.example(train.inputs)),
+        example_value=example_value(record.decoder),
         experiment_id=experiment_for(registry, name, parent),
         run_name=f"{lineage.method.value} {name}",
         evidence=Evidence(
@@ -80,7 +107,8 @@ def register_trained(
         ),
         version_tags={
             "oubli.method": lineage.method.value,
-            "oubli.weights_sha256": weights_digest(module.state_dict()),
+            "oubli.weights_sha256": digest,
+            **kept,
             **store_record(settings.store_root, record),
             **(version_tags or {}),
         },
@@ -91,17 +119,19 @@ def register_trained(
     return version
 
 
-def _metrics(settings: Settings, recipe: Recipe, module: nn.Module, train: Samples, test: Samples) -> dict[str, float]:
+def _metrics(objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
-    objective = Objective(
-        module, recipe.loss, recipe.record.l2, device=settings.torch_device(), dtype=recipe.compute_dtype
-    )
     theta = objective.theta()
     metrics = {
         "retained_samples": float(len(train)),
         "test_samples": float(len(test)),
         "retained_gradient_norm": retained_gradient_norm(objective, theta, train),
     }
+    if len(test):
+        told = membership_inference(objective, theta, train, test)
+        if told is not None:
+            metrics["retained_membership_auc"] = told.auc
+            metrics["retained_membership_auc_error"] = max(told.standard_error, told.chance_error)
     for name, samples in (("retained", train), ("test", test)):
         if len(samples) == 0:
             continue

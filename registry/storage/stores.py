@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from oubli.components.errors import ConfigurationError, ObjectMissing
 from oubli.registry.storage.local_store import LocalStore, local_path
 from oubli.registry.storage.object_store import ObjectStore
+from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.uris import scheme_of
 
 
@@ -40,7 +40,7 @@ def open_local(uri: str) -> Iterator[Path]:
             raise ObjectMissing(f"No file {uri}.", remedy="Check the path.")
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="oubli-") as folder:
+    with temporary_folder() as folder:
         # The name keeps its suffix, by which readers choose a format.
         path = Path(folder) / os.path.basename(uri)
         store.download(uri, path)

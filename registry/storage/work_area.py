@@ -10,7 +10,6 @@ tensors, so any machine that reaches the store can take over.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from oubli.components.errors import DigestMismatch, ObjectMissing
 from oubli.registry.storage.digests import bytes_digest, file_digest
+from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import open_local, store_for
 from oubli.registry.storage.uris import join
 
@@ -99,16 +99,15 @@ class WorkArea:
         """
         if (earlier := self.finished(stage)) is not None:
             return earlier
-        with tempfile.TemporaryDirectory(prefix="oubli-") as temporary:
-            folder = Path(temporary)
+        with temporary_folder() as folder:
             given = self._digests(inputs)
             facts = compute(folder)
             return self._publish(stage, folder, facts, given)
 
     def record(self, stage: str, facts: Mapping[str, Any], *, inputs: Sequence[str] = ()) -> StageResult:
         """Finish a stage that has facts and no files, replacing what an earlier run recorded."""
-        with tempfile.TemporaryDirectory(prefix="oubli-") as empty:
-            return self._publish(stage, Path(empty), facts, self._digests(inputs))
+        with temporary_folder() as empty:
+            return self._publish(stage, empty, facts, self._digests(inputs))
 
     def _digests(self, stages: Iterable[str]) -> dict[str, str]:
         """SHA-256 of each stage's manifest, which holds those of its files; empty where it has none."""

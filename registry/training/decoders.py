@@ -1,8 +1,8 @@
 """Arrow columns to torch tensors.
 
-Axes: n rows, C channels, H rows of pixels, W pixels per row, f features.
+Axes: n rows, C channels, H rows of pixels, W pixels per row, f features, T tokens.
 
-Bytes are read where Arrow holds them; the one copy made is the conversion to float32.
+Bytes are read where Arrow holds them; the one copy made is the conversion to float32, or to int64 for tokens.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ import torch
 from torch import Tensor
 
 from oubli.components.errors import TrainingDataError
-from oubli.registry.training.training_record import ImageDecoder, LabelKind, VectorDecoder
+from oubli.registry.training.training_record import AnyDecoder, ImageDecoder, LabelKind, TokensDecoder, VectorDecoder
 
 
-def decoder_columns(decoder: ImageDecoder | VectorDecoder) -> tuple[str, ...]:
+def decoder_columns(decoder: AnyDecoder) -> tuple[str, ...]:
     """The columns that the decoder reads."""
-    return (decoder.column,) if isinstance(decoder, ImageDecoder) else decoder.columns
+    return decoder.columns if isinstance(decoder, VectorDecoder) else (decoder.column,)
 
 
-def decode(decoder: ImageDecoder | VectorDecoder, batch: pa.RecordBatch) -> Tensor:
-    """Inputs of a batch: images (n, C, H, W), vectors (n, f); float32.
+def example_value(decoder: AnyDecoder) -> int:
+    """What an example input of no real sample is filled with: zeros, or a token that a model can attend to."""
+    return decoder.ordinary if isinstance(decoder, TokensDecoder) else 0
+
+
+def decode(decoder: AnyDecoder, batch: pa.RecordBatch) -> Tensor:
+    """Inputs of a batch: float32 images (n, C, H, W) or vectors (n, f), or int64 tokens (n, T).
 
     TrainingDataError where a column is absent, holds nulls, or is not what the decoder describes.
     """
     if isinstance(decoder, ImageDecoder):
         return _images(decoder, batch)
+    if isinstance(decoder, TokensDecoder):
+        return _tokens(decoder, batch)
     return _vectors(decoder, batch)
 
 
@@ -103,6 +110,33 @@ def _vectors(decoder: VectorDecoder, batch: pa.RecordBatch) -> Tensor:
             per_feature = np.asarray(numbers, np.float32)
             values = values - per_feature if name == "mean" else values / per_feature
     return _finite(torch.from_numpy(values), ", ".join(decoder.columns))
+
+
+def _tokens(decoder: TokensDecoder, batch: pa.RecordBatch) -> Tensor:
+    array = _column(batch, decoder.column)
+    stored = array.type
+    if not (_is_list(stored) and pa.types.is_integer(stored.value_type)):
+        raise _wrong_type(decoder.column, "lists of integers", stored)
+    values = array.flatten()
+    if values.null_count:
+        raise _wrong(decoder.column, "a token id in every place of a list", f"{values.null_count} nulls")
+    lengths = _numpy(pc.list_value_length(array)).astype(np.int64)
+    ids = _numpy(values)
+    outside = ids[(ids < 0) | (ids >= decoder.vocabulary)]
+    if len(outside):
+        found = f"{len(outside)} others, the first {outside[0]}"
+        raise _wrong(decoder.column, f"token ids from 0 to {decoder.vocabulary - 1}", found)
+    tokens = np.full((len(array), decoder.length), decoder.padding, np.int64)
+    # Row and place of every id, so that those beyond the length can be left out at once.
+    starts = np.cumsum(lengths) - lengths
+    row = np.repeat(np.arange(len(array)), lengths)
+    place = np.arange(len(ids)) - np.repeat(starts, lengths)
+    kept = place < decoder.length
+    tokens[row[kept], place[kept]] = ids[kept]
+    # A model that attends to nothing returns NaN for such a row, long after anybody could tell why.
+    if (empty := int((tokens == decoder.padding).all(1).sum())) > 0:
+        raise _wrong(decoder.column, "at least one token that is no padding in every row", f"{empty} rows without any")
+    return torch.from_numpy(tokens)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:

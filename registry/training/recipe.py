@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 
 from oubli.components.errors import RegistryError, TrainingRecordError
 from oubli.components.losses import Loss, LossFunction, loss_function
+from oubli.components.objective import Objective
 from oubli.components.reference.training import build_seeded
 from oubli.components.samples import Samples
 from oubli.registry.settings import Settings
+from oubli.registry.training.decoders import example_value
 from oubli.registry.training.imports import resolve
+from oubli.registry.training.scope import Scope
 from oubli.registry.training.training_record import Precision, TrainingRecord
 
+_NAMES_SHOWN = 5
 _DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT64: torch.float64}
 
 
@@ -75,13 +80,72 @@ class Recipe:
             ) from error
         return module.eval()
 
-    def train(self, samples: Samples, on_progress: Callable[[float], None] | None = None) -> nn.Module:
-        """A freshly initialised module trained on `samples`, where the settings compute; returned on the CPU."""
+    def example(self, inputs: Tensor) -> Tensor:
+        """(2, ...) inputs as the module takes them, of no real sample, from the shape of some inputs (n, ...)."""
+        dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
+        return torch.full((2, *inputs.shape[1:]), example_value(self.record.decoder), dtype=dtype)
+
+    def objective(self, module: nn.Module) -> Objective:
+        """F of `module` in the parameters that the record says were trained, where the settings compute."""
+        return Objective(
+            module,
+            self.loss,
+            self.record.l2,
+            device=self.device,
+            dtype=self.compute_dtype,
+            trained=self.record.trained,
+        )
+
+    def train(
+        self,
+        samples: Samples,
+        on_progress: Callable[[float], None] | None = None,
+        *,
+        frozen: Mapping[str, Tensor] | None = None,
+        watch: Callable[[nn.Module], Callable[[int], None]] | None = None,
+    ) -> nn.Module:
+        """A freshly initialised module trained on `samples`, where the settings compute; returned on the CPU.
+
+        Where the record names what is trained, everything else stays bit for bit as in `frozen`, the weights of the
+        version that is trained again; with None, as the factory made it. The trainer is then given `trained`, a module
+        whose other parameters take no gradient, and whose other layers stay in evaluation mode.
+
+        watch: is given the module before its training, and returns what the trainer calls after each epoch, its
+        `on_epoch`.
+
+        Raises TrainingRecordError where the trainer moved something that is frozen, or tells of no epochs to watch.
+        """
         options: dict[str, Any] = dict(self.record.retrain.kwargs)
         if on_progress is not None:
             options["on_progress"] = on_progress
+        module = self.untrained()
+        if watch is not None:
+            if "on_epoch" not in inspect.signature(self._train).parameters:
+                raise TrainingRecordError(
+                    f"{self.record.retrain.target} takes no `on_epoch`, so its epochs cannot be watched.",
+                    remedy="Leave `secant` out, or let the trainer call on_epoch(number) after each epoch.",
+                )
+            options["on_epoch"] = watch(module)
+        if self.record.trained is None:
+            return self._trained(module, samples, options)
+        scope = Scope.of(module, self.record.trained)
+        if frozen is not None:
+            scope.copy_frozen(frozen, module)
+        before = scope.frozen_state(module)
+        with scope.held(module):
+            trained = self._trained(module, samples, {**options, "trained": self.record.trained})
+        moved = [name for name, value in scope.frozen_state(trained).items() if not torch.equal(value, before[name])]
+        if moved:
+            raise TrainingRecordError(
+                f"{self.record.retrain.target} changed what the training record says is frozen: "
+                f"{', '.join(moved[:_NAMES_SHOWN])}.",
+                remedy="Let the trainer move only parameters that require a gradient, or correct `trained`.",
+            )
+        return trained
+
+    def _trained(self, module: nn.Module, samples: Samples, options: Mapping[str, Any]) -> nn.Module:
         trained = self._train(
-            self.untrained().to(self.device),
+            module.to(self.device),
             samples,
             loss=self.loss,
             l2=self.record.l2,

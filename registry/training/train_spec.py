@@ -11,6 +11,7 @@ from oubli.registry.training.training_record import (
     FactoryReference,
     ImportString,
     Precision,
+    Sensitivity,
     SplitRule,
     TrainingRecord,
 )
@@ -35,6 +36,25 @@ class TrainSpec(BaseModel):
     retrain: FactoryReference = Field(description="Trains a fresh module on given samples.")
     convex: bool = Field(False, description="Whether the objective is convex in the parameters.")
     dtype: Precision = Field(Precision.FLOAT32, description="Floating-point type of the parameters.")
+    trained: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Names of the parameters or modules to train, such as the head of a frozen backbone; empty for "
+        "all. The others keep the weights that the factory gives them.",
+    )
+    sensitivity: Sensitivity | None = Field(
+        None, description="Bounds on one sample's influence, for removals with noise, where somebody derived them."
+    )
+    snapshot: bool | None = Field(
+        None,
+        description="Keep the model's curvature with the version, at the cost of one more pass over the training data, "
+        "so that a removal can read the removed samples alone. Empty: for a network, whose removal takes one step.",
+    )
+    secant: bool = Field(
+        False,
+        description="Also keep how weights and gradients changed over the last epoch, for removals whose curvature is "
+        "finite_difference. For trainers that tell of their epochs.",
+    )
     alias: str = Field("champion", min_length=1, description="Alias that the new version gets.")
 
     def record(self, dataset_sha256: str, n: int) -> TrainingRecord:
@@ -58,4 +78,6 @@ class TrainSpec(BaseModel):
             retrain=self.retrain,
             convex=self.convex,
             dtype=self.dtype,
+            trained=self.trained,
+            sensitivity=self.sensitivity,
         )

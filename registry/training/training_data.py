@@ -5,10 +5,8 @@ Axes: n samples. Rows come in the order of the stored parts (sorted by path) and
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,17 +24,17 @@ from oubli.components.errors import DigestMismatch, ObjectMissing, TrainingDataE
 from oubli.components.samples import Samples
 from oubli.registry.storage.digests import PARQUET_SUFFIX, dataset_digest, dataset_parts, file_digest
 from oubli.registry.storage.local_store import local_path
+from oubli.registry.storage.scratch import scratch
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import scheme_of
 from oubli.registry.training.decoders import decode, decode_labels, decoder_columns
 from oubli.registry.training.training_record import (
+    AnyDecoder,
     DatasetReference,
-    ImageDecoder,
     LabelKind,
     Split,
     SplitRule,
     TrainingRecord,
-    VectorDecoder,
 )
 
 # A row group is what a reader holds in memory at once.
@@ -45,24 +43,7 @@ _LOAD_ROWS = 4096
 _ROWS_SHOWN = 5
 
 _lock = threading.Lock()
-_scratch_of: dict[int, Path] = {}
 _downloads: dict[tuple[str, str], Path] = {}
-
-
-def scratch() -> Path:
-    """A folder of this process's own, removed when the process exits normally."""
-    process = os.getpid()
-    with _lock:
-        if process not in _scratch_of:
-            _scratch_of[process] = Path(tempfile.mkdtemp(prefix="oubli-"))
-            atexit.register(_remove_scratch, process)
-        return _scratch_of[process]
-
-
-def _remove_scratch(process: int) -> None:
-    # A forked child inherits this registration, and must leave its parent's folder alone.
-    if process == os.getpid():
-        shutil.rmtree(_scratch_of.pop(process), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ class TrainingData:
     """
 
     reference: DatasetReference
-    decoder: ImageDecoder | VectorDecoder
+    decoder: AnyDecoder
     labels: LabelKind
     root: Path
 
@@ -99,7 +80,7 @@ class TrainingData:
     def open(
         cls,
         reference: DatasetReference,
-        decoder: ImageDecoder | VectorDecoder,
+        decoder: AnyDecoder,
         labels: LabelKind,
         *,
         verify: bool = True,
@@ -134,6 +115,17 @@ class TrainingData:
             if subject is not None:
                 samples_of.setdefault(subject, []).append(sample_id)
         return TrainingIds(ids, {subject: tuple(own) for subject, own in samples_of.items()})
+
+    def labels_of(self, split: Split) -> tuple[tuple[str, ...], torch.Tensor]:
+        """The split's ids and their labels (n, ...), in stored order, without reading any input."""
+        reference = self.reference
+        names = [reference.id_column, reference.label_column]
+        rows = pc.field(reference.split.column) == reference.split.value(split)
+        with _readable(reference.uri):
+            table = self.dataset.to_table(columns=list(dict.fromkeys(names)), filter=rows).combine_chunks()
+        batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+        labels = torch.cat([decode_labels(self.labels, reference.label_column, batch) for batch in batches])
+        return tuple(table.column(reference.id_column).to_pylist()), labels
 
     def samples(
         self,

@@ -22,6 +22,7 @@ ImportString = Annotated[str, Field(pattern=IMPORT_STRING)]
 ColumnName = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 class LabelKind(StrEnum):
@@ -121,7 +122,37 @@ class VectorDecoder(_Model):
     std: tuple[Positive, ...] | None = Field(default=None, description="Divisor per feature.")
 
 
-Decoder = Annotated[ImageDecoder | VectorDecoder, Field(discriminator="kind")]
+class TokensDecoder(_Model):
+    """Texts stored as lists of token ids, each cut or padded at its end to `length`."""
+
+    kind: Literal["tokens"] = Field(default="tokens", description="Discriminator.")
+    column: ColumnName = Field(default="tokens", description="Column of lists of token ids (integers), of any lengths.")
+    length: int = Field(gt=0, description="Tokens the model takes; longer lists lose their end, shorter are padded.")
+    vocabulary: int = Field(gt=1, description="Number of token ids: they run from 0 to this less one.")
+    padding: int = Field(default=0, ge=0, description="Token id that fills the places after a text's end.")
+    special: tuple[NonNegative, ...] = Field(
+        default=(),
+        description="Ids of other tokens that are no words (start, end, unknown, mask). A perturbation never touches "
+        "them, nor puts one in.",
+    )
+
+    @model_validator(mode="after")
+    def _within_vocabulary(self) -> Self:
+        for token in (self.padding, *self.special):
+            if token >= self.vocabulary:
+                raise ValueError(f"token {token} lies outside a vocabulary of {self.vocabulary}")
+        if self.vocabulary - len({self.padding, *self.special}) < 2:
+            raise ValueError("fewer than two tokens are ordinary, so none could be replaced by another")
+        return self
+
+    @property
+    def ordinary(self) -> int:
+        """The smallest id that is neither padding nor special."""
+        return next(token for token in range(self.vocabulary) if token not in {self.padding, *self.special})
+
+
+AnyDecoder = ImageDecoder | VectorDecoder | TokensDecoder
+Decoder = Annotated[AnyDecoder, Field(discriminator="kind")]
 
 
 class FactoryReference(_Model):
@@ -129,6 +160,24 @@ class FactoryReference(_Model):
 
     target: ImportString = Field(description="Import string 'package.module:name', under an allow-listed prefix.")
     kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Keyword arguments, as JSON values.")
+
+
+class Sensitivity(_Model):
+    """How strongly one sample can pull on the weights: what the noise of a removal is computed from.
+
+    Sekhari et al., NeurIPS 2021: constants of a sample's loss with its l2 term. components/capacity.py derives them for
+    a linear model with cross-entropy on bounded features.
+    """
+
+    lipschitz: Positive = Field(description="L: the largest norm of a sample's gradient, over the weights met.")
+    hessian_lipschitz: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        description="M: how fast a sample's Hessian changes, per unit of distance between weights."
+    )
+    proven: bool = Field(
+        default=False,
+        description="Whether both are bounds that hold whatever the data, so that a privacy target can be a guarantee; "
+        "if not, they are estimates.",
+    )
 
 
 class TrainingRecord(_Model):
@@ -147,6 +196,14 @@ class TrainingRecord(_Model):
     retrain: FactoryReference = Field(description="Trains a fresh module on given samples, as the model was trained.")
     convex: bool = Field(description="Whether the objective is convex in the parameters.")
     dtype: Precision = Field(default=Precision.FLOAT32, description="Floating-point type of the parameters.")
+    trained: Annotated[tuple[ColumnName, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Qualified names of the parameters, or modules, that were trained; none for all. What they do not "
+        "name is frozen: it keeps the registered weights and buffers, in a retraining too.",
+    )
+    sensitivity: Sensitivity | None = Field(
+        default=None, description="Bounds on a sample's influence, for removals with noise; none where nobody knows."
+    )
 
     @property
     def label_kind(self) -> LabelKind:
@@ -154,7 +211,9 @@ class TrainingRecord(_Model):
         return _LABELS_OF[self.loss] if isinstance(self.loss, Loss) else LabelKind.AS_STORED
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2)
+        # What a record of old did not have is left out where it says nothing, so that its digest stays the same.
+        silent = {name for name in ("trained", "sensitivity") if getattr(self, name) is None}
+        return self.model_dump_json(indent=2, exclude=silent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TrainingRecord:

@@ -45,6 +45,8 @@ METRICS = {
     "retained_loss_parent": 0.1,
     "retained_loss": 0.1,
     "test_loss": 0.25,
+    "forget_membership_auc_parent": 0.71234,
+    "forget_membership_auc": 0.5,
     "retained_gradient_norm_parent": 0.00012345,
     "retained_gradient_norm": 3.2e-9,
     "seconds": 1.234,
@@ -59,6 +61,7 @@ def test_evidence_stands_under_its_heading(console: Console) -> None:
         "Forget accuracy": ["100.00 %", "98.77 %", "-"],
         "Retained loss": ["0.1000", "0.1000", "-"],
         "Test loss": ["-", "0.2500", "-"],
+        "Forget membership AUC": ["0.712", "0.500", "-"],
         "Retained gradient norm": ["1.23e-04", "3.20e-09", "-"],
         "Seconds": ["-", "1.23", "-"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import blobs
@@ -9,6 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from oubli.components.errors import ConfigurationError, TrainingRecordError
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.train import retrain, train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
@@ -221,31 +223,31 @@ def test_a_cleaned_work_area_is_no_reason_to_start_again(
 
 def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     factory = FactoryReference(target="blob_network:build", kwargs={"width": 12})
+    # To a minimum, or the gate would find that it is not at one.
+    training = FactoryReference(
+        target=f"{blobs.REFERENCE}.training:fit_minibatch",
+        kwargs={"epochs": 1000, "batch_size": 200, "learning_rate": 0.03},
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUBLI_FACTORY_PREFIXES", "oubli.components.reference,blob_network")
         allowing = Settings()
-        train(
-            allowing,
-            blobs.spec(
-                "network",
-                data_uri,
-                factory=factory,
-                retrain=FactoryReference(
-                    target=f"{blobs.REFERENCE}.training:fit_minibatch", kwargs={"epochs": 40, "batch_size": 32}
-                ),
-                convex=False,
-            ),
-        )
+        trained = train(allowing, blobs.spec("network", data_uri, factory=factory, retrain=training, convex=False))
         removals = blobs.sample_removals(allowing, "five.csv", range(1, 7))
         outcome = blobs.remove(
             allowing, "network", [removals], UnlearnConfig(perturbations=200, max_test_accuracy_drop=0.05)
         )
     assert outcome.status is Status.REGISTERED
     parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
-    moved = {name for name in parent if not bool((parent[name] == child[name]).all())}
-    assert moved
-    # LayerNorm belongs to no slice, so the update cannot touch it.
-    assert not any("norm" in name for name in moved)
+    moved = sum(int((parent[name] != child[name]).sum()) for name in parent)
+    run = registry.client.get_run(outcome.run_id).data
+    stages = json.loads(mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/oubli/evidence.json"))["stages"]
+    assert 0 < moved <= stages["blanket"]["block"] < stages["blanket"]["parameters"]
+    # The parent was trained, and kept its curvature: no retained sample was read for the step.
+    assert "oubli.snapshot" in trained.tags
+    assert run.params["curvature"] == "snapshot (dense)"
+    assert stages["update"]["steps"][0]["gradient_after"] is None
+    # What it was measured to do, whatever it read.
+    assert run.metrics["retained_gradient_norm"] <= run.metrics["retained_gradient_norm_parent"]
 
 
 def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
@@ -272,7 +274,7 @@ def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: Mod
     [
         ("odd_losses:curves_down", "not positive definite"),
         ("odd_losses:bends_infinitely", "finite"),
-        ("odd_losses:knows_nothing", "chose none of 15 slices"),
+        ("odd_losses:knows_nothing", "chose none of 27 slices"),
     ],
 )
 def test_update_that_cannot_be_made_is_refused(
@@ -331,3 +333,74 @@ def test_register_again_after_a_crash_makes_no_second_version(
     second = blobs.remove(settings, "twice@champion", [removals])
     assert (first.version, second.version) == ("2", "2")
     assert second.status is Status.REGISTERED
+
+
+CHOICES: list[dict[str, object]] = [
+    {"curvature": "hessian"},
+    {"curvature": "fisher", "damping": 0.1},
+    {"curvature": "sampled_fisher", "damping": 0.1},
+    {"curvature": "kfac"},
+    {"curvature": "ekfac"},
+    {"curvature_samples": 50},
+    {"order": "one_at_a_time"},
+    {"selection": "random", "block_size": 9},
+    {"selection": "top_gradient", "block_size": 9},
+    {"selection": "l_foci_batch", "perturbations": 50},
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(str(value) for value in choice.values()))
+def test_each_way_to_remove_is_recorded(
+    settings: Settings, registry: ModelRegistry, convex: RegisteredVersion, choice: dict[str, object]
+) -> None:
+    removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
+    config = UnlearnConfig.model_validate({**choice, "max_convex_gradient_left": 1.0})
+    job = fetch(settings, "convex/1", [removals], config)
+    outcome = blobs.remove(settings, "convex/1", [removals], config)
+    assert outcome.status in (Status.REGISTERED, Status.REFUSED)
+    params = registry.client.get_run(outcome.run_id).data.params
+    assert params["selection"] == choice.get("selection", "full")
+    assert params["curvature"] == choice.get("curvature", "ggn")
+    assert isinstance(job, RemovalJob)
+    facts = job.area.require("update").facts
+    # Two steps, or two for each of three samples.
+    assert len(facts["steps"]) == (6 if "order" in choice else 2)
+    assert facts["model_gradient"] < facts["removal_gradient"]
+
+
+def test_finite_difference_needs_what_training_kept(
+    settings: Settings, registry: ModelRegistry, convex: RegisteredVersion
+) -> None:
+    removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
+    with pytest.raises(ConfigurationError, match="needs a secant"):
+        blobs.remove(settings, "convex/1", [removals], UnlearnConfig(curvature="finite_difference"))
+
+
+def test_finite_difference_takes_the_secant_that_training_kept(
+    settings: Settings, registry: ModelRegistry, data_uri: str
+) -> None:
+    training = {"target": f"{blobs.REFERENCE}.training:fit_minibatch", "kwargs": {"epochs": 60}}
+    train(settings, blobs.spec("secant", data_uri, retrain=training, secant=True))
+    removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
+    outcome = blobs.remove(settings, "secant", [removals], UnlearnConfig(curvature="finite_difference", damping=1.0))
+    run = registry.client.get_run(outcome.run_id).data
+    assert run.params["curvature"] == "finite_difference"
+    # One direction's curvature is a poor stand-in for all: what is left of the gradient is refused.
+    assert outcome.status is Status.REFUSED
+    assert run.metrics["retained_gradient_norm"] > 0
+
+
+def test_a_trainer_without_epochs_keeps_no_secant(settings: Settings, data_uri: str) -> None:
+    with pytest.raises(TrainingRecordError, match="fit_convex takes no `on_epoch`"):
+        train(settings, blobs.spec("no-epochs", data_uri, secant=True))
+
+
+def test_a_snapshot_that_is_not_there_is_missed_only_where_it_must_be(
+    settings: Settings, registry: ModelRegistry, convex: RegisteredVersion
+) -> None:
+    # A convex model's removal takes two steps, so training keeps none.
+    assert "oubli.snapshot" not in convex.tags
+    removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
+    with pytest.raises(ConfigurationError, match="convex/1 has no curvature snapshot") as caught:
+        blobs.remove(settings, "convex/1", [removals], UnlearnConfig(use_snapshot="always"))
+    assert "'auto'" in caught.value.remedy

@@ -34,6 +34,10 @@ LINEAGES = {
         removed_in_all=12,
         removal_digest="cd" * 32,
         config_digest="ef" * 32,
+        selection="l_foci",
+        curvature="ggn",
+        damping="0.1 mean diagonals",
+        privacy="none",
     ),
     Method.RETRAINED: Lineage(method=Method.RETRAINED, verdict="retrained", parent_version="3", removed_in_all=12),
 }
@@ -63,12 +67,17 @@ def test_params_of_a_removal() -> None:
         "removed_in_all": "12",
         "removal_set_digest": "cd" * 32,
         "config_digest": "ef" * 32,
+        "selection": "l_foci",
+        "curvature": "ggn",
+        "damping": "0.1 mean diagonals",
+        "privacy": "none",
         "dataset_sha256": SHA,
         "training_samples": "200",
         "loss": "cross_entropy",
         "l2": "0.001",
         "seed": "7",
         "convex": "true",
+        "trained_parameters": "all",
         "factory": "oubli.components.reference.models:logistic_regression",
     }
 
@@ -84,6 +93,11 @@ def test_params_of_a_training_name_no_parent() -> None:
 def test_a_loss_of_ones_own_is_named() -> None:
     record = RECORD.model_copy(update={"loss": "my.losses:focal"})
     assert LINEAGES[Method.TRAINED].params(record)["loss"] == "my.losses:focal"
+
+
+def test_what_was_trained_is_named() -> None:
+    record = RECORD.model_copy(update={"trained": ("encoder.norm", "head")})
+    assert LINEAGES[Method.TRAINED].params(record)["trained_parameters"] == "encoder.norm, head"
 
 
 @pytest.mark.parametrize(("count", "listed"), [(1, True), (40, True), (1000, False)])

@@ -86,6 +86,15 @@ def test_a_version_is_what_mlflow_says(registry: ModelRegistry, name: str, make:
     assert registry.version(name, "1") == registry.by_alias(name, "champion") == version
 
 
+def test_a_model_is_found_among_many(registry: ModelRegistry) -> None:
+    # A search answers in pages of 100.
+    for number in range(101):
+        registry.client.create_registered_model(f"zy-{number:03d}")
+    registry.client.create_registered_model("zz-last")
+    with pytest.raises(ModelNotFound, match=r"'zz-last' has no version 7"):
+        registry.version("zz-last", "7")
+
+
 def test_aliases_are_sorted(registry: ModelRegistry, make: Make) -> None:
     version = make()
     assert registry.aliases(version) == []

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from oubli.components.gate import GateLimits
 from oubli.registry.removals.removal_job import (
+    Curvature,
+    Order,
+    Privacy,
     RemovalJob,
     RemovalOutcome,
     Selection,
+    SnapshotUse,
     Status,
     UnlearnConfig,
     outcome_digest,
@@ -20,12 +25,23 @@ from oubli.registry.removals.removal_set import UnknownIds
 # For every field of the configuration, a value that is not its default.
 OTHER: dict[str, Any] = {
     "selection": Selection.FULL,
+    "block_size": 100,
     "perturbations": 999,
     "perturbation_sigma": 0.2,
+    "token_replacements": 2,
+    "curvature": Curvature.KFAC,
+    "curvature_samples": 500,
+    "order": Order.ONE_AT_A_TIME,
+    "use_snapshot": SnapshotUse.NEVER,
+    "privacy": Privacy(epsilon=1.0, delta=1e-5),
     "steps": 2,
     "damping": 0.0,
     "max_test_accuracy_drop": 0.02,
     "max_test_loss_rise": 0.06,
+    "max_gradient_ratio": 2.0,
+    "max_gradient_rise": 0.7,
+    "max_convex_gradient_left": 0.1,
+    "max_class_share": 0.5,
     "compare_with_retraining": True,
     "unknown_ids": UnknownIds.REPORT,
     "seed": 1,
@@ -102,7 +118,22 @@ def test_a_job_survives_json_and_finds_its_work_area(root: str) -> None:
     "wrong",
     [
         {"selection": "best"},
+        {"selection": "top_gradient"},
+        {"block_size": 0},
         {"perturbations": 9},
+        {"token_replacements": 0},
+        {"curvature": "exact"},
+        {"curvature_samples": 0},
+        {"order": "backwards"},
+        {"use_snapshot": "perhaps"},
+        {"privacy": {"epsilon": 0, "delta": 0.1}},
+        {"privacy": {"epsilon": 1, "delta": 0.1, "max_noise": 0}},
+        {"max_gradient_ratio": 0},
+        {"max_gradient_rise": -1},
+        {"max_convex_gradient_left": 2},
+        {"max_class_share": -0.1},
+        {"privacy": {"epsilon": 1, "delta": 0}},
+        {"privacy": {"epsilon": 1}},
         {"perturbation_sigma": 0},
         {"steps": 0},
         {"steps": 11},
@@ -118,6 +149,14 @@ def test_a_job_survives_json_and_finds_its_work_area(root: str) -> None:
 def test_wrong_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         UnlearnConfig.model_validate(wrong)
+
+
+def test_the_gate_is_told_every_limit() -> None:
+    assert UnlearnConfig().limits == GateLimits()
+    config = UnlearnConfig.model_validate({name: value for name, value in OTHER.items() if name.startswith("max_")})
+    changed = {name for name in vars(GateLimits()) if getattr(config.limits, name) != getattr(GateLimits(), name)}
+    # The floor is rounding, and nobody's choice.
+    assert changed == set(vars(GateLimits())) - {"gradient_floor"}
 
 
 def test_every_field_explains_itself_in_the_form() -> None:

@@ -10,11 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from oubli.components.errors import TrainingDataError
-from oubli.registry.training.decoders import decode, decode_labels, decoder_columns
-from oubli.registry.training.training_record import ImageDecoder, LabelKind, VectorDecoder
+from oubli.registry.training.decoders import decode, decode_labels, decoder_columns, example_value
+from oubli.registry.training.training_record import (
+    ImageDecoder,
+    LabelKind,
+    TokensDecoder,
+    VectorDecoder,
+)
 
 H, W, C = 2, 3, 2
 SIZE = H * W * C
@@ -166,3 +172,65 @@ def test_vectors_that_are_not_as_described(columns: dict[str, list[Any]], extra:
 def test_labels_that_are_not_as_described(kind: LabelKind, values: list[Any], message: str) -> None:
     with pytest.raises(TrainingDataError, match=rf"Column 'y'.*{message}"):
         decode_labels(kind, "y", pa.RecordBatch.from_pydict({"y": values}))
+
+
+TOKENS = TokensDecoder(length=4, vocabulary=20, padding=1, special=(0, 2))
+TOKEN_TYPES = [pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.uint8()), pa.list_(pa.int16())]
+
+
+def slow_tokens(rows: list[list[int]]) -> Tensor:
+    return torch.tensor([(row + [1] * 4)[:4] for row in rows], dtype=torch.int64).reshape(-1, 4)
+
+
+def token_batch(rows: list[Any], stored: pa.DataType) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(rows, stored)], ["tokens"])
+
+
+@pytest.mark.parametrize("stored", TOKEN_TYPES, ids=str)
+@given(
+    rows=st.lists(st.lists(st.sampled_from([0, *range(2, 20)]), min_size=1, max_size=9), max_size=6),
+    start=st.integers(0, 3),
+)
+def test_tokens_are_cut_and_padded(stored: pa.DataType, rows: list[list[int]], start: int) -> None:
+    tokens = decode(TOKENS, token_batch(rows, stored).slice(start))
+    assert tokens.dtype == torch.int64
+    assert torch.equal(tokens, slow_tokens(rows[start:]))
+
+
+def test_tokens_of_one_length_each() -> None:
+    batch = token_batch([[3, 4], [5, 6], [7, 8]], pa.list_(pa.int32(), 2)).slice(1)
+    assert torch.equal(decode(TOKENS, batch), slow_tokens([[5, 6], [7, 8]]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "stored", "message"),
+    [
+        ([[3, 20]], pa.list_(pa.int64()), r"token ids from 0 to 19, found 1 others, the first 20"),
+        ([[-1], [3, 25]], pa.list_(pa.int64()), r"found 2 others, the first -1"),
+        # Beyond the length too: an id that the vocabulary does not have means that it is another vocabulary.
+        ([[3, 3, 3, 3, 99]], pa.list_(pa.int64()), r"the first 99"),
+        ([[3], []], pa.list_(pa.int64()), r"at least one token that is no padding in every row, found 1 rows without"),
+        ([[1, 1]], pa.list_(pa.int64()), r"1 rows without any"),
+        ([[3], None], pa.list_(pa.int64()), r"a value in every row, found 1 nulls"),
+        ([[3, None]], pa.list_(pa.int64()), r"a token id in every place of a list, found 1 nulls"),
+        ([[3.0]], pa.list_(pa.float32()), r"lists of integers, found type list"),
+        ([3], pa.int64(), r"lists of integers, found type int64"),
+        (["text"], pa.string(), r"lists of integers, found type string"),
+    ],
+)
+def test_what_are_no_tokens_is_refused(rows: list[Any], stored: pa.DataType, message: str) -> None:
+    with pytest.raises(TrainingDataError, match=message) as caught:
+        decode(TOKENS, token_batch(rows, stored))
+    assert "'tokens'" in str(caught.value)
+
+
+def test_an_example_is_filled_with_what_a_model_can_attend_to() -> None:
+    assert example_value(TOKENS) == 3
+    assert example_value(IMAGES) == 0
+    assert decoder_columns(TOKENS) == ("tokens",)
+
+
+@pytest.mark.parametrize("wrong", [{"padding": 5}, {"special": (5,)}, {"special": (-1,)}, {"special": (1, 2, 3, 4)}])
+def test_a_vocabulary_holds_its_special_tokens(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TokensDecoder.model_validate({"length": 3, "vocabulary": 5, **wrong})

@@ -13,6 +13,7 @@ from oubli.registry.training.training_record import (
     DatasetReference,
     FactoryReference,
     Precision,
+    Sensitivity,
     SplitRule,
     TrainingRecord,
     VectorDecoder,
@@ -52,6 +53,8 @@ def test_the_record_says_all_that_the_specification_says() -> None:
             "convex": True,
             "dtype": "float64",
             "alias": "candidate",
+            "trained": ["head"],
+            "sensitivity": {"lipschitz": 2.0, "hessian_lipschitz": 0.5},
         }
     )
     assert spec.record(SHA, n=142) == TrainingRecord(
@@ -72,6 +75,8 @@ def test_the_record_says_all_that_the_specification_says() -> None:
         retrain=FactoryReference(target="my.training:fit"),
         convex=True,
         dtype=Precision.FLOAT64,
+        trained=("head",),
+        sensitivity=Sensitivity(lipschitz=2.0, hessian_lipschitz=0.5),
     )
 
 
@@ -102,6 +107,7 @@ def test_the_record_survives_json() -> None:
         ({"dtype": "float16"}, "dtype"),
         ({"decoder": {"kind": "audio"}}, "decoder"),
         ({"factory": {"target": "os.system"}}, "factory"),
+        ({"trained": []}, "trained"),
         ({"sead": 1}, "sead"),
     ],
     ids=str,

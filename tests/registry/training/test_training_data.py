@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from oubli.components.errors import DigestMismatch, ObjectMissing, TrainingDataError
 from oubli.components.samples import Samples
 from oubli.registry.storage.digests import bytes_digest, dataset_digest
+from oubli.registry.storage.scratch import scratch
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
-from oubli.registry.training.training_data import TrainingData, scratch, write_training_data
+from oubli.registry.training.training_data import TrainingData, write_training_data
 from oubli.registry.training.training_record import (
     DatasetReference,
     FactoryReference,
@@ -354,7 +355,7 @@ def test_images_of_the_real_layout(tmp_path: Path) -> None:
 
 SCRATCH_USER = """
 import os, sys
-from oubli.registry.training.training_data import scratch
+from oubli.registry.storage.scratch import scratch
 folder = scratch()
 (folder / "a").write_text("x")
 child = os.fork()

@@ -112,7 +112,7 @@ def test_the_split_rule_gives_the_stored_values() -> None:
             {"dataset": {"uri": "/d", "sha256": DIGEST, "split": {"train": "x", "test": "x"}}},
             r"dataset\.split: expected the train and test values must differ",
         ),
-        ({"decoder": {"kind": "audio"}}, r"decoder: .*'image', 'vector'"),
+        ({"decoder": {"kind": "audio"}}, r"decoder: .*'image', 'vector', 'tokens'"),
         (
             {"decoder": {"kind": "image", "height": 1, "width": 1, "channels": 3, "mean": [0, 0]}},
             r"decoder\.image: .*mean has 2 values for 3 channels",
@@ -121,6 +121,9 @@ def test_the_split_rule_gives_the_stored_values() -> None:
         ({"decoder": {"kind": "vector", "columns": ["a"], "std": [0]}}, r"decoder\.vector\.std\.0: .*greater than 0"),
         ({"factory": {"target": "os.system"}}, r"factory\.target: .*found 'os\.system'"),
         ({"schema_version": 0}, r"schema_version: expected 1, found 0"),
+        ({"trained": []}, r"trained: "),
+        ({"sensitivity": {"lipschitz": 0, "hessian_lipschitz": 1}}, r"sensitivity\.lipschitz: .*greater than 0"),
+        ({"decoder": {"kind": "tokens", "length": 4, "vocabulary": 2, "padding": 2}}, r"vocabulary of 2"),
         ({"l2": -1, "n": 0}, r"2 wrong fields: l2.*; n"),
     ],
 )
@@ -159,3 +162,16 @@ def test_every_field_explains_itself() -> None:
     for name, model in {"TrainingRecord": schema, **schema["$defs"]}.items():
         for field, described in model.get("properties", {}).items():
             assert described.get("description"), f"{name}.{field}"
+
+
+def test_a_record_that_says_nothing_new_has_the_bytes_of_old() -> None:
+    # Its digest names it, and names what was made from it.
+    assert not {"trained", "sensitivity"} & set(json.loads(read().to_json()))
+
+
+def test_scope_and_sensitivity_survive_json() -> None:
+    record = read(trained=["head", "norm.weight"], sensitivity={"lipschitz": 2.0, "hessian_lipschitz": 0.0})
+    assert record.trained == ("head", "norm.weight")
+    assert record.sensitivity is not None
+    assert record.sensitivity.lipschitz == 2.0
+    assert TrainingRecord.from_json(record.to_json()) == record
