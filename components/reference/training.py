@@ -7,14 +7,17 @@ The contract of every retrainer:
     retrain(module, samples, *, loss: LossFunction, l2: float, seed: int, **options) -> module
 
 trains `module` in place from the weights it comes with (a fresh initialisation), towards a minimiser of
-F(w) = mean loss + (l2/2) ||w||^2 over all parameters, and returns it in evaluation mode. It is a function of its
-arguments alone: the global random state is as before when it returns.
+F(w) = mean loss + (l2/2) ||w||^2 over the trained parameters, and returns it in evaluation mode. It is a function of
+its arguments alone: the global random state is as before when it returns.
+
+`trained` names the parameters, or the modules, that are trained; None means all. The others keep their weights, and
+modules that hold none but such keep their statistics and run without dropout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,13 +26,14 @@ from torch import Tensor, nn
 from oubli.components.chunking import pass_chunk
 from oubli.components.curvature.ggn import GaussNewton
 from oubli.components.errors import ConfigurationError, NumericalError
+from oubli.components.frozen import frozen_head
 from oubli.components.gradients import objective_gradient
 from oubli.components.losses import LossFunction
 from oubli.components.objective import Objective
+from oubli.components.parameters import ParameterSpace
 from oubli.components.progress import Progress
 from oubli.components.restriction import Restriction
 from oubli.components.samples import Samples
-from oubli.components.solvers import prepare_system
 
 CONVEX_TOLERANCE = 1e-9
 """||grad F|| at which a convex model counts as trained; with l2 = 1e-3 the weights are then within 1e-6."""
@@ -63,19 +67,21 @@ def fit_convex(
     seed: int = 0,  # noqa: ARG001 - the contract of every retrainer; a convex optimum depends on no seed
     tolerance: float = CONVEX_TOLERANCE,
     max_iterations: int = 5000,
+    trained: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> nn.Module:
     """Minimise a strictly convex F in float64 until ||grad F|| <= `tolerance`: L-BFGS, then Newton steps.
 
     L-BFGS alone stalls some digits short, where differences of F are rounding and its line search sees nothing.
 
-    The result is rounded to the module's own dtype: a float64 module keeps all digits. NumericalError where the
-    tolerance is not reached.
+    Where the trained parameters are a head on a frozen backbone, the backbone's features are computed once. The result
+    is rounded to the module's own dtype: a float64 module keeps all digits. NumericalError where the tolerance is not
+    reached.
     """
     device = next(module.parameters()).device
-    objective = Objective(module, loss, l2, device=device, dtype=torch.float64)
+    whole = Objective(module, loss, l2, device=device, dtype=torch.float64, trained=trained)
+    objective, prepared = _on_features(whole, samples)
     theta = objective.theta()
-    prepared = objective.prepare(samples)
     norm = start = _norm(objective, theta, prepared)
 
     def report() -> None:
@@ -91,7 +97,7 @@ def fit_convex(
     for _ in range(NEWTON_STEPS):
         if not norm > tolerance:
             break
-        system = prepare_system(GaussNewton(Restriction(objective, theta, None), prepared), theta.dtype)
+        system = GaussNewton(Restriction(objective, theta, None), prepared).system()
         theta = theta + system.solve(-objective_gradient(objective, theta, prepared), l2).x
         norm = _norm(objective, theta, prepared)
         report()
@@ -100,7 +106,7 @@ def fit_convex(
             f"Training stopped at a gradient norm of {norm:.3g}; {tolerance:.3g} is needed.",
             remedy="Raise l2, normalise the inputs, or raise max_iterations.",
         )
-    objective.space.write(theta, module)
+    whole.space.write(theta, module)
     return module.eval()
 
 
@@ -114,28 +120,39 @@ def fit_minibatch(
     epochs: int = 60,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
+    settling: int = 0,
+    trained: Sequence[str] | None = None,
+    on_epoch: Callable[[int], None] | None = None,
     on_progress: Progress | None = None,
 ) -> nn.Module:
     """Minimise F by Adam on shuffled batches, the learning rate falling to 0 along a half cosine.
 
     The L2 term is part of the loss (not decoupled weight decay), so that a minimiser is one of F. `seed` fixes the
-    shuffling and any dropout. Computes in the module's dtype. NumericalError where training diverges.
+    shuffling and any dropout. settling: how many of the last epochs run in evaluation mode, with normalisation
+    statistics fixed and dropout off; F is defined so, and only then does training end near a minimiser of it.
+    on_epoch: called with the number of each epoch done, 1 to `epochs`. Computes in the module's dtype. NumericalError
+    where training diverges.
     """
     if epochs < 1 or batch_size < 1 or not learning_rate > 0:
         raise ConfigurationError(
             f"epochs = {epochs}, batch_size = {batch_size}, learning_rate = {learning_rate}: all must be positive.",
             remedy="Leave them out for the defaults.",
         )
+    if not 0 <= settling <= epochs:
+        raise ConfigurationError(f"settling is {settling} of {epochs} epochs.", remedy="Use 0 to epochs.")
     first = next(module.parameters())
     prepared = samples.to(first.device, first.dtype)
-    parameters = list(module.parameters())
+    names = ParameterSpace.of(module, trained).names
+    parameters = [parameter for name, parameter in module.named_parameters() if name in set(names)]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     batches = math.ceil(len(prepared) / batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * batches)
     shuffling = torch.Generator().manual_seed(seed)
-    module.train()
-    with seeded(seed):
-        for epoch in range(epochs):
+    _train_mode(module, names)
+    with seeded(seed), _without_gradients(module, names):
+        for epoch in range(1, epochs + 1):
+            if epoch > epochs - settling:
+                module.eval()
             order = torch.randperm(len(prepared), generator=shuffling).to(first.device)
             for batch in prepared.select(order).batches(batch_size):
                 optimiser.zero_grad()
@@ -146,12 +163,47 @@ def fit_minibatch(
                 schedule.step()
             if not math.isfinite(float(value.detach())):
                 raise NumericalError(
-                    f"Training diverged in epoch {epoch + 1}: the objective is {float(value.detach())}.",
+                    f"Training diverged in epoch {epoch}: the objective is {float(value.detach())}.",
                     remedy=f"Lower the learning rate (now {learning_rate}), or normalise the inputs.",
                 )
+            if on_epoch is not None:
+                on_epoch(epoch)
             if on_progress is not None:
-                on_progress((epoch + 1) / epochs)
+                on_progress(epoch / epochs)
     return module.eval()
+
+
+def _train_mode(module: nn.Module, trained: Sequence[str]) -> None:
+    """Training mode, but for modules whose parameters are all frozen: their statistics stay, their dropout is off."""
+    module.train()
+    for path, one in module.named_modules():
+        own = [f"{path}.{name}" if path else name for name, _ in one.named_parameters()]
+        if own and not set(own) & set(trained):
+            one.eval()
+
+
+@contextmanager
+def _without_gradients(module: nn.Module, trained: Sequence[str]) -> Iterator[None]:
+    """No gradients for frozen parameters, so that none are computed through them; put back afterwards."""
+    frozen = [one for name, one in module.named_parameters() if name not in set(trained) and one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in frozen:
+            one.requires_grad_(True)
+
+
+def _on_features(objective: Objective, samples: Samples) -> tuple[Objective, Samples]:
+    """The head alone on its features where there is a frozen backbone, else everything; samples prepared."""
+    head = frozen_head(objective, samples)
+    if head is None:
+        return objective, objective.prepare(samples)
+    features = head.features(samples)
+    if isinstance(features, Samples):
+        return head.objective, head.objective.prepare(features)
+    return objective, objective.prepare(samples)
 
 
 def _descend(objective: Objective, start: Tensor, samples: Samples, tolerance: float, iterations: int) -> Tensor:

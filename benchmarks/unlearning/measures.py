@@ -1,0 +1,181 @@
+"""What is measured on an updated model, beside models retrained without the removed samples.
+
+Axes: m removed samples, n - m retained samples, d parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from benchmarks.unlearning.removals import Removal
+from benchmarks.unlearning.trainings import Trained
+from oubli.components.class_shares import class_shares
+from oubli.components.evaluation import (
+    ThreeSets,
+    evaluate,
+    parameter_distance,
+    prediction_divergence,
+    retained_gradient_norm,
+    tug_of_war,
+)
+from oubli.components.gate import GateEvidence, GateLimits, UpdateEvidence, judge
+from oubli.components.membership import membership_inference
+from oubli.components.objective import Objective
+from oubli.components.relearning import relearn
+from oubli.components.samples import Samples
+
+RELEARNING_EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one model: loss and accuracy on the removed, retained and test samples, the retained gradient's norm, and the
+    area under the curve of membership inference on the removed against the test samples."""
+
+    sets: ThreeSets
+    gradient: float
+    membership: float
+
+    def as_dict(self) -> dict[str, object]:
+        found: dict[str, object] = {"retained_gradient": self.gradient, "membership_auc": self.membership}
+        for name in ("forget", "retained", "test"):
+            one = getattr(self.sets, name)
+            found[f"{name}_loss"] = one.loss
+            found[f"{name}_accuracy"] = one.accuracy
+        return found
+
+
+def figures(objective: Objective, theta: Tensor, removed: Samples, retained: Samples, test: Samples) -> Figures:
+    sets = ThreeSets(*(evaluate(objective, theta, source) for source in (removed, retained, test)))
+    membership = membership_inference(objective, theta, removed, test)
+    assert membership is not None
+    return Figures(sets, retained_gradient_norm(objective, theta, retained), membership.auc)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The original and the retrained models of one removal, and their figures, computed once."""
+
+    removal: Removal
+    original: Trained
+    retrained: tuple[Trained, ...]
+
+    @cached_property
+    def removed(self) -> Samples:
+        return self.removal.removed
+
+    @cached_property
+    def retained(self) -> Samples:
+        return self.removal.retained
+
+    @cached_property
+    def before(self) -> Figures:
+        """Of the original."""
+        return self.figures(self.original.objective, self.original.theta)
+
+    @cached_property
+    def targets(self) -> tuple[Figures, ...]:
+        """Of each retrained model."""
+        return tuple(self.figures(one.objective, one.theta) for one in self.retrained)
+
+    @cached_property
+    def floor(self) -> float | None:
+        """Mean divergence on the removed samples of retraining with other seeds from retraining; None for one seed."""
+        first, others = self.retrained[0], self.retrained[1:]
+        return fmean(self._divergence(first, one.objective, one.theta) for one in others) if others else None
+
+    def figures(self, objective: Objective, theta: Tensor) -> Figures:
+        return figures(objective, theta, self.removed, self.retained, self.removal.data.test)
+
+    def divergence(self, objective: Objective, theta: Tensor) -> float:
+        """Mean divergence of a model's predictions on the removed samples from those of the retrained model."""
+        return self._divergence(self.retrained[0], objective, theta)
+
+    def divergence_from_others(self, objective: Objective, theta: Tensor) -> float | None:
+        """The same from the models that were retrained with other seeds."""
+        others = self.retrained[1:]
+        return fmean(self._divergence(one, objective, theta) for one in others) if others else None
+
+    def _divergence(self, one: Trained, objective: Objective, theta: Tensor) -> float:
+        found = prediction_divergence((one.objective, one.theta), (objective, theta), self.removed)
+        assert found is not None
+        return found
+
+    def shared(self) -> dict[str, object]:
+        """The figures that every case of this removal carries, to be read beside its own."""
+        targets = [one.as_dict() for one in self.targets]
+        return {
+            "m": self.removal.count,
+            "n": len(self.removal.data.train),
+            "d": self.original.objective.space.d,
+            "original": self.before.as_dict(),
+            "retrained": {key: fmean(float(str(one[key])) for one in targets) for key in targets[0]},
+            "retrained_models": len(self.retrained),
+            "original_divergence": self.divergence(self.original.objective, self.original.theta),
+            "floor": self.floor,
+            "floor_membership": _spread([one.membership for one in self.targets]),
+            "floor_test_accuracy": _spread([_accuracy(one) for one in self.targets]),
+            "retrain_seconds": fmean(one.seconds for one in self.retrained),
+            "train_gradient": self.original.gradient,
+        }
+
+    def of_update(self, theta: Tensor, *, convex: bool) -> dict[str, object]:
+        """The figures of updated weights theta (d,) of the original's module."""
+        objective = self.original.objective
+        own = self.figures(objective, theta)
+        found: dict[str, object] = {
+            **own.as_dict(),
+            "divergence": self.divergence(objective, theta),
+            "divergence_from_others": self.divergence_from_others(objective, theta),
+            "gradient_ratio": own.gradient / self.before.gradient,
+            "test_accuracy_off": abs(_accuracy(own) - fmean(_accuracy(one) for one in self.targets)),
+            "membership_off": abs(own.membership - fmean(one.membership for one in self.targets)),
+            "tug_of_war": fmean(float(tug_of_war(own.sets, one.sets) or 0.0) for one in self.targets),
+        }
+        if convex:
+            target = self.retrained[0].theta
+            found["distance"] = parameter_distance(theta, target, relative_to=self.original.theta)
+        return found
+
+    def relearning(self, objective: Objective, theta: Tensor) -> int | None:
+        """Epochs on the removed samples until their loss is the original's; None: not in RELEARNING_EPOCHS."""
+        goal = self.before.sets.forget.loss
+        return relearn(objective, theta, self.removed, goal=goal, max_epochs=RELEARNING_EPOCHS, seed=0).epochs
+
+    def evidence(
+        self, theta: Tensor, own: dict[str, object], *, convex: bool, model_gradient: float, removal_gradient: float
+    ) -> UpdateEvidence:
+        """What the gate is told: nothing of the retrained models."""
+        after = evaluate(self.original.objective, theta, self.removal.data.test)
+        return UpdateEvidence(
+            convex=convex,
+            weights_finite=bool(torch.isfinite(theta).all()),
+            test_before=self.before.sets.test,
+            test_after=after,
+            gradient_before=self.before.gradient,
+            gradient_after=float(str(own["retained_gradient"])),
+            test_original=self.before.sets.test,
+            model_gradient=model_gradient,
+            removal_gradient=removal_gradient,
+            class_shares=class_shares(self.removed.labels, self.removal.data.train.labels),
+            l2=self.original.objective.l2,
+        )
+
+
+def verdict(evidence: GateEvidence) -> dict[str, object]:
+    found = judge(evidence, GateLimits())
+    return {"verdict": found.outcome.value, "reasons": [one.code.value for one in found.reasons]}
+
+
+def _accuracy(one: Figures) -> float:
+    assert one.sets.test.accuracy is not None
+    return one.sets.test.accuracy
+
+
+def _spread(values: list[float]) -> float:
+    return max(values) - min(values)
