@@ -52,14 +52,14 @@ GRADIENT_RISE = 0.25
 """By how much a network's step may raise the norm of the retained gradient, relative to what it was.
 
 A network is left with a gradient along its stiffest directions, where a step's curvature is least certain. Allowing no
-rise takes dampings of 30 and more, with which next to nothing is forgotten (docs/unlearning.md).
+rise takes dampings of 30 and more, with which next to nothing is forgotten (benchmarks/unlearning).
 """
 
 SNAPSHOT_DAMPING = 3.0
 """Damping of a step from a snapshot where the objective is not convex, in units of the mean diagonal curvature.
 
 Without any retained sample no try can be judged, so one is made, with the damping that the networks of
-docs/unlearning.md mostly end with. It is a guess: a few retained samples to judge by find a better one.
+benchmarks/unlearning mostly end with. It is a guess: a few retained samples to judge by find a better one.
 """
 
 
@@ -111,6 +111,7 @@ def newton_removal(
     rise: float = GRADIENT_RISE,
     curvature: CurvatureBuilder = GaussNewton,
     curvature_samples: SampleSource | None = None,
+    probe: SampleSource | None = None,
     on_progress: Progress | None = None,
 ) -> RemovalUpdate:
     """Weights of the model without the removed samples, by `steps` Newton steps from `theta` (d,).
@@ -119,8 +120,9 @@ def newton_removal(
     takes 0 where `convex`. Elsewhere it takes the least of RELATIVE_DAMPINGS with which the system is solved and the
     step raises the norm of the retained gradient by no more than the factor 1 + `rise`, else the largest. It is found
     by bisection: more damping makes the step shorter. curvature: makes the curvature of a source on a block.
-    curvature_samples: retained samples that the curvature is estimated from and the dampings are judged by; None takes
-    all. `theta` is not changed.
+    curvature_samples: retained samples that the curvature is estimated from, probe: those that dampings are judged by;
+    None takes all. The two must not be the same few: where the curvature of some samples is flat, their own gradient
+    hardly changes, however far the others' does. `theta` is not changed.
 
     With the largest damping, raises IndefiniteCurvature where the damped curvature is not positive definite and
     NumericalError where its system is not solved to the tolerance. Raises NonFiniteInput where weights, gradients or
@@ -131,7 +133,6 @@ def newton_removal(
     _check_gradient(actual)
     pull = _pull(objective, theta, removed) / len(retained)
     model_gradient = _model_gradient(actual, pull, len(retained), removed.count)
-    probe = retained if curvature_samples is None else curvature_samples
     reports = []
     for number in range(steps):
         started = time.perf_counter()
@@ -140,9 +141,16 @@ def newton_removal(
         gradient = actual if number else -pull
         _check_gradient(gradient)
         restriction = Restriction(objective, theta, block)
-        system = curvature(restriction, probe).system()
+        system = curvature(restriction, retained if curvature_samples is None else curvature_samples).system()
         chosen = _least_damping(
-            objective, theta, restriction.indices, -gradient, system, _dampings(damping, convex, system), probe, rise
+            objective,
+            theta,
+            restriction.indices,
+            -gradient,
+            system,
+            _dampings(damping, convex, system),
+            retained if probe is None else probe,
+            rise,
         )
         actual = objective_gradient(objective, chosen.theta, retained)
         theta = chosen.theta
@@ -221,10 +229,10 @@ def removal_from_snapshot(
     """One Newton step from what was kept when the model was trained, without a pass over the retained samples.
 
     theta: the weights that the snapshot was taken at. The retained gradient at w* and the curvature over R are the
-    snapshot's less the removed samples' part. damping: None takes 0 where `convex`, else the least that `probe`, some
-    retained samples, allows, as `newton_removal` takes it. Without a probe no retained sample is read, and
-    SNAPSHOT_DAMPING mean diagonal curvatures are taken. What the step did to the retained gradient is not known here
-    (gradient_after is None): whoever wants to promote the model measures it.
+    snapshot's less the removed samples' part. damping: None takes 0 where `convex`, else the least that `probe` allows,
+    as `newton_removal` takes it: some retained samples, others than the snapshot was estimated from. Without a probe no
+    retained sample is read, and SNAPSHOT_DAMPING mean diagonal curvatures are taken. What the step did to the retained
+    gradient is not known here (gradient_after is None): whoever wants to promote the model measures it.
 
     Raises what `newton_removal` raises.
     """

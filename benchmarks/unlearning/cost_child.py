@@ -27,8 +27,8 @@ from oubli.components.newton import RemovalUpdate, newton_removal, removal_from_
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples
 
-PROBE_SAMPLES = 1024
-"""Retained samples that dampings are judged by, and that the sampled Fisher of `newton_sampled` is made of."""
+SOME_SAMPLES = 1024
+"""Retained samples that dampings are judged by, and others that the sampled Fisher of `newton_sampled` is made of."""
 
 FULL = Problem(Data.FASHION, Model.CNN, 1e-3, Training(30, settling=10), subset=10**9)
 QUICK = Problem(Data.DIGITS, Model.CNN, 1e-3, Training(6, settling=2))
@@ -86,7 +86,7 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
     if stage == "from_snapshot":
         tensors = load_file(place / "snapshot.safetensors")
         described = json.loads((place / "snapshot.json").read_text(encoding="utf-8"))
-        probe = _some(chosen.retained, PROBE_SAMPLES)
+        probe = _some(chosen.retained, seed=1)
         with clock:
             snapshot = CurvatureSnapshot.restore(tensors, described)
             update = _step(objective, snapshot, removed, probe)
@@ -94,7 +94,7 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
         with clock:
             # Gradient of all samples in one pass; the removed samples' part is taken off again.
             snapshot = CurvatureSnapshot.take(objective, theta, ready.data.train)
-            update = _step(objective, snapshot, removed, _some(chosen.retained, PROBE_SAMPLES))
+            update = _step(objective, snapshot, removed, _some(chosen.retained, seed=1))
     else:
         retained = chosen.retained
         with clock:
@@ -110,7 +110,8 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
                 curvature=curvature_builder(
                     CurvatureKind.SAMPLED_FISHER if stage == "newton_sampled" else CurvatureKind.KFAC
                 ),
-                curvature_samples=_some(retained, PROBE_SAMPLES) if stage == "newton_sampled" else None,
+                curvature_samples=_some(retained, seed=0) if stage == "newton_sampled" else None,
+                probe=_some(retained, seed=1),
             )
     started = time.perf_counter()
     after = retained_gradient_norm(objective, update.theta, chosen.retained)
@@ -125,9 +126,9 @@ def _step(objective: Objective, snapshot: CurvatureSnapshot, removed: Samples, p
     )
 
 
-def _some(retained: Samples, count: int) -> Samples:
-    order = torch.randperm(len(retained), generator=torch.Generator().manual_seed(0))
-    return retained.select(order[:count])
+def _some(retained: Samples, *, seed: int) -> Samples:
+    order = torch.randperm(len(retained), generator=torch.Generator().manual_seed(seed))
+    return retained.select(order[:SOME_SAMPLES])
 
 
 def _before(update: RemovalUpdate) -> float:

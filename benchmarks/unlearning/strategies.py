@@ -237,7 +237,7 @@ class Desk:
                 block=None,
                 damping=None,
                 convex=self.convex,
-                probe=self.sample(CurvatureKind.SAMPLED_FISHER),
+                probe=self.reference.retained,
             )
 
         return attempted(run, {}, 0.0)

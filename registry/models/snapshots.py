@@ -1,4 +1,4 @@
-"""The curvature that is kept with a trained version, so that a removal reads the removed samples alone.
+"""The curvature that is kept with a trained version, so that a removal needs no pass over the retained samples.
 
     <store>/snapshots/<digest>.safetensors      tensors, and facts as JSON in the file's header
 

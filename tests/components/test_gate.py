@@ -72,12 +72,22 @@ def test_without_accuracy_the_test_loss_decides():
     assert "from 2 to 2.11; the limit is a rise of 5.00%" in reason.sentence
 
 
-@pytest.mark.parametrize("convex", [True, False])
-def test_the_retained_gradient_may_not_rise(convex):
-    good = replace(GOOD, convex=convex)
-    risen = replace(good, gradient_after=2e-3)
+def test_the_retained_gradient_of_a_network_may_rise_to_the_limit_and_no_further():
+    network = replace(GOOD, convex=False)
+    assert codes(replace(network, gradient_after=1.25e-3)) == []
+    risen = replace(network, gradient_after=1.26e-3)
     assert codes(risen) == [RefusalCode.RETAINED_GRADIENT_ROSE]
-    assert "rose from 0.001 to 0.002; the limit is 0.001" in judge(risen, GateLimits()).reasons[0].sentence
+    assert "rose from 0.001 to 0.00126; the limit is 0.00125" in judge(risen, GateLimits()).reasons[0].sentence
+    assert codes(replace(network, gradient_after=1.1e-3), GateLimits(gradient_rise=0.0)) == [
+        RefusalCode.RETAINED_GRADIENT_ROSE
+    ]
+
+
+def test_that_of_a_convex_model_may_not_rise():
+    good = GOOD
+    risen = replace(good, gradient_after=1.01e-3)
+    assert codes(risen) == [RefusalCode.RETAINED_GRADIENT_ROSE]
+    assert "rose from 0.001 to 0.00101; the limit is 0.001" in judge(risen, GateLimits()).reasons[0].sentence
     assert codes(replace(good, gradient_before=1e-12, gradient_after=1e-9)) == []
 
 
@@ -92,24 +102,25 @@ def test_the_step_of_a_convex_model_must_leave_little_of_the_retained_gradient()
 
 
 def test_a_model_that_was_not_at_a_minimum_is_refused():
-    at_limit = replace(GOOD, model_gradient=2e-3, removal_gradient=2e-3)
+    limit = GateLimits().gradient_ratio
+    at_limit = replace(GOOD, model_gradient=limit * 2e-3, removal_gradient=2e-3)
     assert codes(at_limit) == []
-    above = replace(at_limit, model_gradient=2.1e-3)
+    above = replace(at_limit, model_gradient=limit * 2.1e-3)
     assert codes(above) == [RefusalCode.MODEL_NOT_AT_MINIMUM]
-    assert (
-        "is 0.0021, that of the removal 0.002; the limit is 1 times" in judge(above, GateLimits()).reasons[0].sentence
-    )
-    assert codes(above, GateLimits(gradient_ratio=2.0)) == []
+    sentence = judge(above, GateLimits()).reasons[0].sentence
+    assert f"is {limit * 2.1e-3:.3g}, that of the removal 0.002; the limit is {limit:g} times" in sentence
+    assert codes(above, GateLimits(gradient_ratio=2 * limit)) == []
     assert codes(replace(at_limit, model_gradient=1e-7, removal_gradient=0.0)) == []
 
 
 def test_a_network_may_not_lose_too_much_of_a_class():
-    network = replace(GOOD, convex=False, class_shares={3: 0.2, 5: 0.1})
+    limit = GateLimits().class_share
+    network = replace(GOOD, convex=False, class_shares={3: limit, 5: 0.1})
     assert codes(network) == []
-    taken = replace(network, class_shares={3: 0.25, 5: 0.4})
+    taken = replace(network, class_shares={3: 0.9 * limit, 5: 1.2 * limit})
     assert codes(taken) == [RefusalCode.CLASS_SHARE]
-    assert "40.0% of the training samples of class 5" in judge(taken, GateLimits()).reasons[0].sentence
-    assert codes(taken, GateLimits(class_share=0.4)) == []
+    assert f"{1.2 * limit:.1%} of the training samples of class 5" in judge(taken, GateLimits()).reasons[0].sentence
+    assert codes(taken, GateLimits(class_share=1.2 * limit)) == []
     assert codes(replace(taken, convex=True)) == []
     assert codes(replace(taken, class_shares={})) == []
 
