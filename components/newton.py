@@ -14,8 +14,9 @@ so one Newton step on F_R needs gradients of the removed samples alone:
 mean loss over R, the generalised Gauss-Newton matrix unless another is given. Leaving out the l2 * w* of a removed
 sample ruins the update: its share of the regulariser's pull goes with it. Later steps take the true gradient of F_R
 where the previous step ended, and the curvature there; on a convex objective they remove what the first step's
-linearisation left. There, each later step is followed by a correction with the same curvature and the gradient where it
-ended, which costs one solve and makes it a step of third order (Shamanskii, Ukrainian Math. J. 19, 1967).
+linearisation left. There, each of several steps is followed by CORRECTIONS with the same curvature and the gradient
+where it ended, each of which costs one solve and raises the order by one (Shamanskii, Ukrainian Math. J. 19, 1967). A
+single step stays the formula above.
 
 Three entrances: `newton_removal` takes the removed samples as one batch, `one_at_a_time` in groups with the curvature
 refreshed in between, `removal_from_snapshot` without a pass over the retained samples.
@@ -54,6 +55,9 @@ GRADIENT_RISE = 0.25
 A network is left with a gradient along its stiffest directions, where a step's curvature is least certain. Allowing no
 rise takes dampings of 30 and more, with which next to nothing is forgotten (benchmarks/unlearning).
 """
+
+CORRECTIONS = 2
+"""After each of several steps on a convex objective: they cost a gradient each, where a step costs a curvature."""
 
 SNAPSHOT_DAMPING = 3.0
 """Damping of a step from a snapshot where the objective is not convex, in units of the mean diagonal curvature.
@@ -154,7 +158,7 @@ def newton_removal(
         )
         actual = objective_gradient(objective, chosen.theta, retained)
         theta = chosen.theta
-        if convex and number:
+        if convex and steps > 1:
             theta, actual = _corrected(objective, theta, actual, retained, restriction.indices, system, chosen.damping)
         reports.append(_report(chosen.solution, before, float(actual.norm()), chosen.damping, chosen.tries, started))
         if on_progress is not None:
@@ -347,10 +351,14 @@ def _corrected(
     system: System,
     damping: float,
 ) -> tuple[Tensor, Tensor]:
-    """Weights and their gradient after one more solve with the same system, where that lowers the gradient."""
-    moved = theta.index_add(0, indices, system.solve(-gradient[indices], objective.l2 + damping).x)
-    after = objective_gradient(objective, moved, retained)
-    return (moved, after) if float(after.norm()) < float(gradient.norm()) else (theta, gradient)
+    """Weights and their gradient after further solves with the same system, as far as they lower the gradient."""
+    for _ in range(CORRECTIONS):
+        moved = theta.index_add(0, indices, system.solve(-gradient[indices], objective.l2 + damping).x)
+        after = objective_gradient(objective, moved, retained)
+        if not float(after.norm()) < float(gradient.norm()):
+            break
+        theta, gradient = moved, after
+    return theta, gradient
 
 
 def _dampings(damping: float | None, convex: bool, system: System) -> Sequence[float]:

@@ -29,6 +29,8 @@ COLORS = {
     Strategy.FULL_FISHER: "#8055a3",
     Strategy.FULL_SAMPLED_FISHER: "#b89bd0",
     Strategy.FULL_FINITE_DIFFERENCE: "#c9962c",
+    Strategy.FULL_HESSIAN: "#7a5a12",
+    Strategy.FROM_SNAPSHOT: "#12a5a5",
     Strategy.ONE_AT_A_TIME: "#000000",
 }
 

@@ -10,7 +10,7 @@ from benchmarks.report import facts
 from benchmarks.unlearning.removals import SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import Strategy
-from benchmarks.unlearning.summary import gate_summary, groups, missed_bars
+from benchmarks.unlearning.summary import gate_summary, groups, judged_anew, mean_and_spread, missed_bars, number
 
 START, END = "<!-- unlearning: figures -->", "<!-- unlearning: end of figures -->"
 
@@ -19,6 +19,7 @@ GRID_PARTS = ("convex", "networks")
 
 def write_json(path: Path, lines: Sequence[Line], run: Mapping[str, object]) -> dict[str, object]:
     """Everything in one file: the run's facts, the summaries, and every case."""
+    lines = [judged_anew(line) for line in lines]
     grid = [line for line in lines if line["part"] in GRID_PARTS]
     found: dict[str, object] = {
         "machine": facts(),
@@ -121,13 +122,46 @@ def _gate(gate: object) -> str:
 
 def _other_parts(lines: Sequence[Line]) -> str:
     parts = []
-    for part in ("cost", "blanket", "determinism"):
+    blanket = [line for line in lines if line["part"] == "blanket"]
+    if blanket:
+        parts.append(_blanket_table(blanket))
+    for part in ("cost", "determinism"):
         rows = [line for line in lines if line["part"] == part]
         if rows:
             columns = _listed_names(rows[0].get("columns"))
             body = [[_shown(line.get(name)) for name in columns] for line in rows]
             parts.append(f"### {part.capitalize()}\n\n{table(columns, body)}")
     return "\n\n".join(parts)
+
+
+SHOWN_DAMPING = 3.0
+SELECTIONS = ("l_foci", "top_gradient", "random")
+
+
+def _blanket_table(lines: Sequence[Line]) -> str:
+    """Means over the seeds at one damping; the JSON has the other."""
+    chosen = [line for line in lines if line["damping_factor"] == SHOWN_DAMPING]
+    head = ["problem", "m", "variant", "block"]
+    head += [f"{figure}, {selection}" for figure in ("divergence", "forgotten") for selection in SELECTIONS]
+    body = []
+    for problem, size, variant in dict.fromkeys((one["problem"], one["size"], one["variant"]) for one in chosen):
+        members = [one for one in chosen if (one["problem"], one["size"], one["variant"]) == (problem, size, variant)]
+        row = [str(problem), str(size), str(variant), _mean_of(members, "block_share")]
+        for figure in ("divergence", "forgotten"):
+            for selection in SELECTIONS:
+                # What moves all parameters is shown in the first column of the three.
+                wanted = ("full", selection) if selection == SELECTIONS[0] else (selection,)
+                row.append(_mean_of([one for one in members if one["selection"] in wanted], figure))
+        body.append(row)
+    return (
+        f"### Blanket\n\nAt a damping of {SHOWN_DAMPING:g} mean diagonal curvatures, means over the seeds. "
+        f"`all parameters` stands in the first of each three columns.\n\n{table(head, body)}"
+    )
+
+
+def _mean_of(lines: Sequence[Line], key: str) -> str:
+    found = mean_and_spread(number(one, key) for one in lines)
+    return "" if found is None else f"{found[0]:.2g}"
 
 
 def _missed(missed: object) -> str:
