@@ -3,7 +3,7 @@
 Axes: n samples, C outputs of a layer, I inputs of one output (bias included), d_P parameters of the block.
 
 Both stand for the generalised Gauss-Newton matrix, layer by layer, with nothing between layers. `Kronecker` takes a
-layer's block for the product of two small factors (kronecker_sums.py has the formula). `EigenvalueCorrected` keeps that
+layer's block for the product of two small factors (kronecker/sums.py has the formula). `EigenvalueCorrected` keeps that
 product's eigenbasis and puts the true second moments of the per-sample gradients on its diagonal, which no other
 diagonal in this basis brings nearer to the layer's block (George et al., *Fast approximate natural gradient descent in
 a Kronecker-factored eigenbasis*, NeurIPS 2018); it takes a second pass.
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from oubli.components.chunking import MEMORY_BUDGET_BYTES, first_sample
-from oubli.components.curvature.kronecker_sums import KroneckerPass, KroneckerSums
-from oubli.components.curvature.kronecker_system import KroneckerBlock, KroneckerSystem
-from oubli.components.curvature.layers import BlockCoverage, block_coverage, find_coverage
+from oubli.components.curvature.kronecker.layers import BlockCoverage, block_coverage, find_coverage
+from oubli.components.curvature.kronecker.sums import KroneckerPass, KroneckerSums
+from oubli.components.curvature.kronecker.system import KroneckerBlock, KroneckerSystem
 from oubli.components.errors import IndefiniteCurvature
 from oubli.components.restriction import Restriction
 from oubli.components.samples import SampleSource

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from oubli.components.chunking import samples_per_chunk
-from oubli.components.curvature.layer_inputs import with_ones
+from oubli.components.curvature.kronecker.layer_inputs import with_ones
 from oubli.components.objective import Objective
 from oubli.components.samples import Samples, SampleSource
 from oubli.components.solvers import full_precision

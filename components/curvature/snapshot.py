@@ -9,7 +9,7 @@ subtracted:
 
 `dense`: the sum of the generalised Gauss-Newton matrices, for small d; the subtraction is exact. `low_rank`: the
 leading directions of an estimate of it (low_rank.py), for moderate d; the removed samples' part is subtracted within
-them. `kronecker`, for what is larger: the sums that make K-FAC factors and diagonals (kronecker_sums.py); they are
+them. `kronecker`, for what is larger: the sums that make K-FAC factors and diagonals (kronecker/sums.py); they are
 subtracted exactly, so the result is the K-FAC curvature that a fresh pass over R would give, with the approximation
 that K-FAC itself is, and nothing further. This holds with drawn labels too, as a draw belongs to its sample and not to
 its place (draws.py).
@@ -33,8 +33,8 @@ from oubli.components.chunking import MEMORY_BUDGET_BYTES, first_sample
 from oubli.components.curvature.finite_difference import Secant
 from oubli.components.curvature.ggn import GaussNewton
 from oubli.components.curvature.kfac import kronecker_system
-from oubli.components.curvature.kronecker_sums import KroneckerPass, KroneckerSums, LayerSums
-from oubli.components.curvature.layers import Coverage, block_coverage, find_coverage
+from oubli.components.curvature.kronecker.layers import Coverage, block_coverage, find_coverage
+from oubli.components.curvature.kronecker.sums import KroneckerPass, KroneckerSums, LayerSums
 from oubli.components.curvature.low_rank import DIRECTIONS, LeadingDirections
 from oubli.components.curvature.matrix import MatrixCurvature
 from oubli.components.curvature.protocol import Curvature

@@ -24,11 +24,11 @@ from torch.func import functional_call, grad
 
 from oubli.components.attention import differentiable_attention
 from oubli.components.chunking import activation_bytes, first_sample, samples_per_chunk
-from oubli.components.curvature.diagonals import closed_form_modules, kept_input, squares
 from oubli.components.curvature.draws import sample_keys, uniforms
-from oubli.components.curvature.layer_inputs import add_outer_products, gradient_rows, input_rows, with_ones
-from oubli.components.curvature.layer_pass import LayerPass, layer_pass
-from oubli.components.curvature.layers import Coverage, KroneckerLayer
+from oubli.components.curvature.kronecker.diagonals import closed_form_modules, kept_input, squares
+from oubli.components.curvature.kronecker.layer_inputs import add_outer_products, gradient_rows, input_rows, with_ones
+from oubli.components.curvature.kronecker.layer_pass import LayerPass, layer_pass
+from oubli.components.curvature.kronecker.layers import Coverage, KroneckerLayer
 from oubli.components.curvature.output_roots import exact_roots, sampled_root
 from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.errors import ConfigurationError

@@ -1,0 +1,1 @@
+"""Kronecker factors: which layers have them, and the passes that make them."""
