@@ -83,10 +83,9 @@ def _within(value: float | None, bar: float) -> bool:
 
 def judged_anew(line: Line) -> Line:
     """The line with the verdict that the gate of today gives on the figures measured then."""
-    if "verdict" not in line or number(line, "divergence") is None:
+    before = line.get("original")
+    if "verdict" not in line or number(line, "divergence") is None or not isinstance(before, Mapping):
         return line
-    before = line["original"]
-    assert isinstance(before, Mapping)
 
     def test(figures: Mapping[str, object]) -> Evaluation:
         return Evaluation(1, number(figures, "test_loss") or 0.0, number(figures, "test_accuracy"))
