@@ -38,6 +38,7 @@ class RefusalCode(StrEnum):
     RETAINED_GRADIENT_REMAINS = "retained_gradient_remains"
     MODEL_NOT_AT_MINIMUM = "model_not_at_minimum"
     CLASS_SHARE = "class_share"
+    STILL_RECOGNISED = "still_recognised"
     CAPACITY_SPENT = "capacity_spent"
     CURVATURE_INDEFINITE = "curvature_indefinite"
     NOTHING_SELECTED = "nothing_selected"
@@ -59,6 +60,8 @@ class GateLimits:
     above it, what was never trained to the end outweighs what is removed.
     convex_gradient_fraction: the share of the retained gradient that the update of a convex model may leave.
     class_share: the largest share of a class's training samples that may be removed from a model that is not convex.
+    membership_left: by how much membership inference may tell the removed samples better than it is expected to of a
+    network that never saw them.
     """
 
     accuracy_drop: float = 0.01
@@ -68,6 +71,7 @@ class GateLimits:
     gradient_ratio: float = 5.0
     convex_gradient_fraction: float = 1e-2
     class_share: float = 0.25
+    membership_left: float = 0.05
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -77,6 +81,28 @@ class GateLimits:
                     f"Gate limit {name} is {value}; it must be finite and not negative.",
                     remedy=f"Leave it out for the default, or give a number such as {getattr(GateLimits, name)}.",
                 )
+
+
+@dataclass(frozen=True)
+class MembershipEvidence:
+    """Areas under the curve of membership inference against test samples (`membership`).
+
+    before, after: of the removed samples, by the weights before and after the update. retained: of the retained
+    samples, by the weights before.
+    """
+
+    before: float
+    after: float
+    retained: float
+
+    @property
+    def expected(self) -> float:
+        """Of the removed samples by a model that never saw them, as far as can be said without it.
+
+        Training made its samples recognisable by `retained` over chance; the removed ones should lose that much, and
+        keep what they are recognised by for being easy or hard.
+        """
+        return self.before - (self.retained - 0.5)
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,7 @@ class UpdateEvidence:
     removal_gradient: (1/(n-m)) ||sum over the removed of (grad loss + l2 w)||, at the same weights.
     class_shares: per class, the share of its training samples that were removed since training (`class_shares`);
     empty where samples have no class.
+    membership: how well the removed samples, and the retained ones, can be told from test samples.
     capacity: the accountant's statement, this removal included.
     l2: the coefficient of F's l2 term, which must cover all trained parameters.
     """
@@ -104,6 +131,7 @@ class UpdateEvidence:
     model_gradient: float | None = None
     removal_gradient: float | None = None
     class_shares: Mapping[int, float] | None = None
+    membership: MembershipEvidence | None = None
     capacity: CapacityStatement | None = None
     l2: float | None = None
 
@@ -189,6 +217,7 @@ def _judge_update(evidence: UpdateEvidence, limits: GateLimits) -> Verdict:
         *_gradient(evidence, limits),
         *_minimum(evidence, limits),
         *_class_share(evidence, limits),
+        *_membership(evidence, limits),
         *_capacity(evidence),
     ]
     outcome = Outcome.REFUSED if reasons else Outcome.ACCEPTED
@@ -204,6 +233,7 @@ def _not_checked(evidence: UpdateEvidence) -> tuple[str, ...]:
         "Share of a class: the removed samples' classes were not counted.": (
             evidence.convex or evidence.class_shares is not None
         ),
+        "Membership of the removed samples: it was not measured.": evidence.convex or evidence.membership is not None,
         "Deletion capacity: no account was kept.": evidence.capacity is not None,
     }
     return tuple(sentence for sentence, given in measured.items() if not given)
@@ -306,6 +336,21 @@ def _class_share(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
         f"the limit is {limits.class_share:.1%}."
     )
     return [_refusal(RefusalCode.CLASS_SHARE, sentence)]
+
+
+def _membership(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    """A network that has memorised its samples, and an update that has not undone it."""
+    found = evidence.membership
+    # Written so that a figure that is not finite does not pass.
+    if evidence.convex or found is None or found.after <= found.expected + limits.membership_left + 1e-12:
+        return []
+    sentence = (
+        f"The removed samples are still recognised: membership inference tells them from test samples with an area of "
+        f"{found.after:.3f} (before: {found.before:.3f}); of a model that never saw them about {found.expected:.3f} is "
+        f"expected, as it tells the retained ones with {found.retained:.3f}; the limit is {limits.membership_left:.3f} "
+        f"more."
+    )
+    return [_refusal(RefusalCode.STILL_RECOGNISED, sentence)]
 
 
 def _capacity(evidence: UpdateEvidence) -> list[Refusal]:

@@ -153,6 +153,7 @@ def newton_removal(
             -gradient,
             system,
             _dampings(damping, convex, system),
+            actual,
             retained if probe is None else probe,
             rise,
         )
@@ -253,7 +254,7 @@ def removal_from_snapshot(
     if probe is None and len(dampings) > 1:
         dampings = (SNAPSHOT_DAMPING * system.mean_diagonal(),)
     indices = Restriction(objective, theta, block).indices
-    chosen = _least_damping(objective, theta, indices, pull, system, dampings, probe or removed, rise)
+    chosen = _least_damping(objective, theta, indices, pull, system, dampings, actual, probe or removed, rise)
     report = _report(chosen.solution, float(actual.norm()), None, chosen.damping, chosen.tries, started)
     return RemovalUpdate(
         chosen.theta,
@@ -306,12 +307,15 @@ def _least_damping(
     pull: Tensor,
     system: System,
     dampings: Sequence[float],
+    actual: Tensor,
     probe: SampleSource,
     rise: float,
 ) -> _Move:
-    """The step with the least damping that raises the gradient over `probe` no further than by the factor 1 + `rise`.
+    """The step with the least damping that raises the retained gradient no further than by the factor 1 + `rise`.
 
-    The step with the largest damping where all of them do.
+    The step with the largest damping where all of them do. actual (d,): the retained gradient before the step; after it
+    is estimated from how that of `probe` changes, since the gradient of a few samples is mostly their own noise, which
+    the difference does not have.
     """
 
     def move(damping: float, tries: int) -> _Move:
@@ -320,7 +324,8 @@ def _least_damping(
 
     if len(dampings) == 1:
         return move(dampings[0], 1)
-    limit = (1 + rise) * float(objective_gradient(objective, theta, probe).norm())
+    limit = (1 + rise) * float(actual.norm())
+    offset = actual - objective_gradient(objective, theta, probe)
     best: _Move | None = None
     low, high, tries = 0, len(dampings), 0
     while low < high:
@@ -334,7 +339,7 @@ def _least_damping(
         except NumericalError:
             low = middle + 1
             continue
-        if float(objective_gradient(objective, tried.theta, probe).norm()) <= limit:
+        if float((offset + objective_gradient(objective, tried.theta, probe)).norm()) <= limit:
             best, high = tried, middle
         else:
             low = middle + 1

@@ -26,7 +26,7 @@ MEMORY_BAR = 2.0
 
 STAGES = ("training", "snapshot", "one_pass", "newton_sampled", "newton_kfac", "from_snapshot")
 QUICK_STAGES = ("training", "snapshot", "newton_sampled", "from_snapshot")
-TIME_BARS = {"one_pass": PASS_BAR, "newton_sampled": PASS_BAR, "from_snapshot": SNAPSHOT_BAR}
+TIME_BARS = {"one_pass": PASS_BAR, "from_snapshot": SNAPSHOT_BAR}
 
 COLUMNS = [
     "problem",

@@ -23,7 +23,7 @@ from oubli.components.evaluation import (
     retained_gradient_norm,
     tug_of_war,
 )
-from oubli.components.gate import GateEvidence, GateLimits, UpdateEvidence, judge
+from oubli.components.gate import GateEvidence, GateLimits, MembershipEvidence, UpdateEvidence, judge
 from oubli.components.membership import membership_inference
 from oubli.components.objective import Objective
 from oubli.components.relearning import relearn
@@ -89,6 +89,14 @@ class Reference:
         first, others = self.retrained[0], self.retrained[1:]
         return fmean(self._divergence(first, one.objective, one.theta) for one in others) if others else None
 
+    @cached_property
+    def retained_membership(self) -> float:
+        """How well membership inference on the original tells training samples from test samples."""
+        train, test = self.removal.data.train, self.removal.data.test
+        found = membership_inference(self.original.objective, self.original.theta, train, test)
+        assert found is not None
+        return found.auc
+
     def figures(self, objective: Objective, theta: Tensor) -> Figures:
         return figures(objective, theta, self.removed, self.retained, self.removal.data.test)
 
@@ -116,6 +124,7 @@ class Reference:
             "original": self.before.as_dict(),
             "retrained": {key: fmean(float(str(one[key])) for one in targets) for key in targets[0]},
             "retrained_models": len(self.retrained),
+            "retained_membership_auc": self.retained_membership,
             "original_divergence": self.divergence(self.original.objective, self.original.theta),
             "floor": self.floor,
             "floor_membership": _spread([one.membership for one in self.targets]),
@@ -162,6 +171,9 @@ class Reference:
             test_original=self.before.sets.test,
             model_gradient=model_gradient,
             removal_gradient=removal_gradient,
+            membership=MembershipEvidence(
+                self.before.membership, float(str(own["membership_auc"])), self.retained_membership
+            ),
             class_shares=class_shares(self.removed.labels, self.removal.data.train.labels),
             l2=self.original.objective.l2,
         )

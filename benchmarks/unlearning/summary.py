@@ -14,7 +14,7 @@ from benchmarks.unlearning.removals import HALF_CLASS, SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import BASELINES, Strategy
 from oubli.components.evaluation import Evaluation
-from oubli.components.gate import GateLimits, UpdateEvidence, judge
+from oubli.components.gate import GateLimits, MembershipEvidence, UpdateEvidence, judge
 
 DISTANCE_BAR = 1e-3
 DISTANCE_BAR_HALF_CLASS = 1e-2
@@ -101,9 +101,20 @@ def judged_anew(line: Line) -> Line:
         model_gradient=number(line, "model_gradient"),
         removal_gradient=number(line, "removal_gradient"),
         class_shares={0: number(line, "class_share") or 0.0},
+        membership=_membership(before, line),
     )
     found = judge(evidence, GateLimits())
     return {**line, "verdict": found.outcome.value, "reasons": [one.code.value for one in found.reasons]}
+
+
+def _membership(before: Mapping[str, object], line: Line) -> MembershipEvidence | None:
+    figures = (
+        number(before, "membership_auc"),
+        number(line, "membership_auc"),
+        number(line, "retained_membership_auc"),
+    )
+    given = [one for one in figures if one is not None]
+    return MembershipEvidence(*given) if len(given) == len(figures) else None
 
 
 def groups(lines: Iterable[Line]) -> list[dict[str, object]]:

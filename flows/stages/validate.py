@@ -22,6 +22,7 @@ from oubli.components.gate import (
     EmptyBlockEvidence,
     GateEvidence,
     IndefiniteEvidence,
+    MembershipEvidence,
     UnsolvedEvidence,
     UpdateEvidence,
     judge,
@@ -122,10 +123,20 @@ def _evidence(
         model_gradient=stage.facts["model_gradient"],
         removal_gradient=stage.facts["removal_gradient"],
         class_shares=account.class_shares(),
+        membership=_membership_evidence(parent, updated),
         capacity=statement,
         l2=materials.recipe.record.l2,
     )
     return evidence, updated, theta
+
+
+def _membership_evidence(parent: _Measured, updated: _Measured) -> MembershipEvidence | None:
+    """What the gate is told of membership inference; None where it could not be measured."""
+    before, after = parent.membership.get("forget_membership_auc"), updated.membership.get("forget_membership_auc")
+    retained = parent.membership.get("retained_membership_auc")
+    if before is None or after is None or retained is None:
+        return None
+    return MembershipEvidence(before, after, retained)
 
 
 def _privacy(evidence: GateEvidence) -> str:

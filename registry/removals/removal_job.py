@@ -178,6 +178,13 @@ class UnlearnConfig(BaseModel):
         le=1,
         description="For a network: refuse where the removals since training take more than this share of a class.",
     )
+    max_membership_left: float = Field(
+        GateLimits.membership_left,
+        ge=0,
+        le=1,
+        description="For a network: refuse where membership inference still tells the removed samples better than it "
+        "is expected to of a model that never saw them, by more than this area under the curve.",
+    )
     compare_with_retraining: bool = Field(
         False, description="Also retrain without the removed samples and report both beside each other. Slow."
     )
@@ -218,6 +225,7 @@ class UnlearnConfig(BaseModel):
             gradient_ratio=self.max_gradient_ratio,
             convex_gradient_fraction=self.max_convex_gradient_left,
             class_share=self.max_class_share,
+            membership_left=self.max_membership_left,
         )
 
     def digest(self) -> str:

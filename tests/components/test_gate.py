@@ -15,6 +15,7 @@ from oubli.components.gate import (
     EmptyBlockEvidence,
     GateLimits,
     IndefiniteEvidence,
+    MembershipEvidence,
     Outcome,
     RefusalCode,
     UnsolvedEvidence,
@@ -125,6 +126,24 @@ def test_a_network_may_not_lose_too_much_of_a_class():
     assert codes(replace(taken, class_shares={})) == []
 
 
+def test_removed_samples_of_a_network_may_not_still_be_recognised():
+    """Training told its samples with .64: of those that it tells with .60, .46 is expected once they are forgotten."""
+    found = MembershipEvidence(before=0.60, after=0.51, retained=0.64)
+    assert found.expected == pytest.approx(0.46)
+    network = replace(GOOD, convex=False, membership=found)
+    assert codes(network) == []
+    kept = replace(network, membership=replace(found, after=0.52))
+    assert codes(kept) == [RefusalCode.STILL_RECOGNISED]
+    sentence = judge(kept, GateLimits()).reasons[0].sentence
+    assert "an area of 0.520 (before: 0.600)" in sentence
+    assert "about 0.460 is expected" in sentence
+    assert codes(kept, GateLimits(membership_left=0.06)) == []
+    assert codes(replace(kept, convex=True)) == []
+    # Where nothing was memorised there is nothing to undo.
+    assert codes(replace(network, membership=MembershipEvidence(0.53, 0.53, 0.51))) == []
+    assert codes(replace(network, membership=replace(found, after=math.nan))) == [RefusalCode.STILL_RECOGNISED]
+
+
 def test_a_spent_capacity_is_refused():
     account = DeletionCapacity(PrivacyTarget(1.0, 1e-5), Smoothness(1.0, 1.0), 0.5, samples=1000, max_noise=1e-2)
     known = Assumptions(*[True] * 5)
@@ -165,6 +184,7 @@ def test_what_was_not_measured_is_listed():
         "Utility since training",
         "Model at a minimum",
         "Share of a class",
+        "Membership of the removed samples",
         "Deletion capacity",
     ]
     account = DeletionCapacity(PrivacyTarget(1.0, 1e-5), Smoothness(1.0, 0.0), 0.5, samples=10, max_noise=1.0)
@@ -175,6 +195,7 @@ def test_what_was_not_measured_is_listed():
         model_gradient=0.0,
         removal_gradient=1.0,
         class_shares={},
+        membership=MembershipEvidence(0.5, 0.5, 0.5),
         capacity=account.statement(1, Assumptions(*[False] * 5)),
     )
     assert judge(whole, GateLimits()).not_checked == ()

@@ -273,6 +273,27 @@ def test_the_damping_of_a_network_from_a_snapshot(network_objective, images):
     assert unjudged.steps[0].tries == 1
 
 
+def test_a_few_samples_judge_a_damping_by_how_their_gradient_changes(network_objective, images):
+    theta = network_objective.theta()
+    retained, removed = split(images, 2)
+    given = RemovedGradient.of(network_objective, theta, removed)
+    few = retained.select(torch.arange(9))
+    arguments = {"block": None, "steps": 1, "convex": False, "rise": 0.02}
+    chosen = newton_removal(network_objective, theta, retained, given, probe=few, damping=None, **arguments).steps[0]
+    before = objective_gradient(network_objective, theta, retained)
+    own = objective_gradient(network_objective, theta, few)
+    assert float((own - before).norm()) > 0.1 * float(before.norm())
+    restriction = newton.Restriction(network_objective, theta, None)
+    scale = float(newton.GaussNewton(restriction, retained).dense().diagonal().mean())
+    keeps = []
+    for factor in RELATIVE_DAMPINGS:
+        moved = newton_removal(network_objective, theta, retained, given, damping=factor * scale, **arguments).theta
+        change = objective_gradient(network_objective, moved, few) - own
+        keeps.append(float((before + change).norm()) <= 1.02 * float(before.norm()))
+    place = keeps.index(True) if any(keeps) else len(keeps) - 1
+    assert chosen.damping == pytest.approx(RELATIVE_DAMPINGS[place] * scale)
+
+
 def test_a_snapshot_does_not_hold_more_than_it_was_taken_of(classes):
     objective = Objective(nn.Linear(4, 3), cross_entropy, L2)
     snapshot = CurvatureSnapshot.take(objective, objective.theta(), classes)

@@ -115,13 +115,15 @@ def test_a_page_keeps_what_is_around_its_figures(tmp_path):
 
 
 MEASURED = {
-    "original": {"test_loss": 0.3, "test_accuracy": 0.9, "retained_gradient": 0.1},
+    "original": {"test_loss": 0.3, "test_accuracy": 0.9, "retained_gradient": 0.1, "membership_auc": 0.54},
     "test_loss": 0.3,
     "test_accuracy": 0.899,
     "retained_gradient": 0.11,
     "model_gradient": 0.1,
     "removal_gradient": 0.05,
     "class_share": 0.1,
+    "membership_auc": 0.52,
+    "retained_membership_auc": 0.55,
 }
 
 
@@ -133,6 +135,7 @@ MEASURED = {
         ({"retained_gradient": 0.2}, ["retained_gradient_rose"]),
         ({"removal_gradient": 1e-4}, ["model_not_at_minimum"]),
         ({"class_share": 0.9}, ["class_share"]),
+        ({"membership_auc": 0.58}, ["still_recognised"]),
     ],
 )
 def test_cases_are_judged_by_the_gate_of_today(changed, reasons):

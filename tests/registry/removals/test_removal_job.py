@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "max_gradient_rise": 0.7,
     "max_convex_gradient_left": 0.1,
     "max_class_share": 0.5,
+    "max_membership_left": 0.1,
     "compare_with_retraining": True,
     "unknown_ids": UnknownIds.REPORT,
     "seed": 1,
