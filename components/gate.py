@@ -68,7 +68,7 @@ class GateLimits:
     loss_rise: float = 0.05
     gradient_floor: float = 1e-6
     gradient_rise: float = GRADIENT_RISE
-    gradient_ratio: float = 5.0
+    gradient_ratio: float = 10.0
     convex_gradient_fraction: float = 1e-2
     class_share: float = 0.25
     membership_left: float = 0.05

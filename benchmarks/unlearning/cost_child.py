@@ -19,6 +19,7 @@ from benchmarks.unlearning.cost import REMOVED
 from benchmarks.unlearning.data import Data
 from benchmarks.unlearning.problems import Bench, Model, Problem, Training, bench
 from benchmarks.unlearning.removals import Removal, removal
+from oubli.components.chunking import pass_chunk
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
 from oubli.components.curvature.snapshot import CurvatureSnapshot
 from oubli.components.evaluation import evaluate, retained_gradient_norm
@@ -83,6 +84,8 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
     objective = _trained(ready, place)
     theta, removed = objective.theta(), chosen.removed
     facts: dict[str, object] = {}
+    # What torch loads at its first use takes more than a second, once in a process.
+    pass_chunk(objective, removed)
     if stage == "from_snapshot":
         tensors = load_file(place / "snapshot.safetensors")
         described = json.loads((place / "snapshot.json").read_text(encoding="utf-8"))
