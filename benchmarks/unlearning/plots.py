@@ -72,7 +72,9 @@ def _divergences(groups: Sequence[Line]) -> Figure:
         axes.set_xticks(range(len(sizes)), [_size(size) for size in sizes])
         axes.set_title(problem, fontsize=10)
         axes.set_ylabel("divergence / floor")
-    figure.axes[0].legend(fontsize=6, ncols=4, frameon=False)
+    # Not every network has every strategy.
+    handles = {name: one for axes in figure.axes for one, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", fontsize=7, ncols=5, frameon=False)
     figure.axes[-1].set_xlabel("removed samples m")
     return figure
 
