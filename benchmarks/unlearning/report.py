@@ -27,11 +27,65 @@ def write_json(path: Path, lines: Sequence[Line], run: Mapping[str, object]) -> 
         "missed_bars": [*missed_bars(grid), *_missed_elsewhere(lines)],
         "gate": gate_summary(grid),
         "groups": groups(grid),
-        "cases": list(lines),
+        "removals": _removals(grid),
+        "cases": [_own(line) for line in lines],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_lines_of(found), encoding="utf-8")
     return found
+
+
+SHARED = (
+    "m",
+    "n",
+    "d",
+    "original",
+    "retrained",
+    "retrained_models",
+    "retained_membership_auc",
+    "original_divergence",
+    "floor",
+    "floor_membership",
+    "floor_test_accuracy",
+    "retrain_seconds",
+    "train_gradient",
+)
+"""What all cases of one removal have in common."""
+
+REMOVAL = ("part", "problem", "size", "seed")
+
+
+def _removals(grid: Sequence[Line]) -> list[Line]:
+    """Each removal once, with what its cases share."""
+    first = {tuple(line[key] for key in REMOVAL): line for line in reversed(grid)}
+    return [{key: line[key] for key in (*REMOVAL, *SHARED) if key in line} for line in reversed(first.values())]
+
+
+def _own(line: Line) -> Line:
+    """A case without what its removal says already."""
+    left_out = SHARED if line["part"] in GRID_PARTS else ()
+    return {key: value for key, value in line.items() if key not in left_out}
+
+
+def _lines_of(results: Mapping[str, object]) -> str:
+    """JSON with one line per case and per group: short, and a change of one shows as one."""
+    parts = []
+    for name, value in results.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(json.dumps(_short(one)) for one in value)
+            parts.append(f"{json.dumps(name)}: [\n{rows}\n]")
+        else:
+            parts.append(f"{json.dumps(name)}: {json.dumps(_short(value), indent=1)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _short(value: object) -> object:
+    """The value with six significant digits in every number that is not whole."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    return [_short(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _missed_elsewhere(lines: Sequence[Line]) -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from benchmarks.unlearning.report import END, START, markdown, update_page, write_json
@@ -147,3 +149,18 @@ def test_cases_are_judged_by_the_gate_of_today(changed, reasons):
 def test_what_was_not_updated_keeps_its_reason():
     line = network(**MEASURED) | {"divergence": None, "verdict": "refused", "reasons": ["not_solved"]}
     assert judged_anew(line) == line
+
+
+def test_what_the_cases_of_a_removal_share_is_written_once(tmp_path):
+    lines = [network(0), network(0, strategy="full_ggn"), network(1), convex()]
+    path = tmp_path / "results.json"
+    found = json.loads((write_json(path, lines, {}), path.read_text(encoding="utf-8"))[1])
+    assert [(one["problem"], one["seed"]) for one in found["removals"]] == [
+        ("images-cnn", 0),
+        ("images-cnn", 1),
+        ("images-cnn", 0),
+    ]
+    assert found["removals"][0]["retrained"] == {"test_accuracy": 0.9, "forget_loss": 0.3}
+    assert len(found["cases"]) == len(lines)
+    assert all("retrained" not in one for one in found["cases"])
+    assert [one["divergence"] for one in found["cases"]] == [0.02] * 4
