@@ -61,7 +61,7 @@ class GateLimits:
     convex_gradient_fraction: the share of the retained gradient that the update of a convex model may leave.
     class_share: the largest share of a class's training samples that may be removed from a model that is not convex.
     membership_left: by how much membership inference may tell the removed samples better than it is expected to of a
-    network that never saw them.
+    network that never saw them, where it tells them better than chance.
     """
 
     accuracy_drop: float = 0.01
@@ -341,8 +341,10 @@ def _class_share(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
 def _membership(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
     """A network that has memorised its samples, and an update that has not undone it."""
     found = evidence.membership
-    # Written so that a figure that is not finite does not pass.
-    if evidence.convex or found is None or found.after <= found.expected + limits.membership_left + 1e-12:
+    if evidence.convex or found is None:
+        return []
+    # Below chance nothing is recognised. Written so that a figure that is not finite does not pass.
+    if found.after <= max(found.expected + limits.membership_left, 0.5) + 1e-12:
         return []
     sentence = (
         f"The removed samples are still recognised: membership inference tells them from test samples with an area of "

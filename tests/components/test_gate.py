@@ -141,6 +141,8 @@ def test_removed_samples_of_a_network_may_not_still_be_recognised():
     assert codes(replace(kept, convex=True)) == []
     # Where nothing was memorised there is nothing to undo.
     assert codes(replace(network, membership=MembershipEvidence(0.53, 0.53, 0.51))) == []
+    # What cannot be told better than by chance is not recognised.
+    assert codes(replace(network, membership=MembershipEvidence(0.45, 0.50, 0.64))) == []
     assert codes(replace(network, membership=replace(found, after=math.nan))) == [RefusalCode.STILL_RECOGNISED]
 
 

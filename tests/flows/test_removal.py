@@ -236,7 +236,7 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
         outcome = blobs.remove(
             allowing, "network", [removals], UnlearnConfig(perturbations=200, max_test_accuracy_drop=0.05)
         )
-    assert outcome.status is Status.REGISTERED
+    assert outcome.status is Status.REGISTERED, outcome.reasons
     parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
     moved = sum(int((parent[name] != child[name]).sum()) for name in parent)
     run = registry.client.get_run(outcome.run_id).data
@@ -247,7 +247,8 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
     assert run.params["curvature"] == "snapshot (dense)"
     assert stages["update"]["steps"][0]["gradient_after"] is None
     # What it was measured to do, whatever it read.
-    assert run.metrics["retained_gradient_norm"] <= run.metrics["retained_gradient_norm_parent"]
+    allowed = 1 + UnlearnConfig().max_gradient_rise
+    assert run.metrics["retained_gradient_norm"] <= allowed * run.metrics["retained_gradient_norm_parent"]
 
 
 def test_refusal_promotes_nothing_and_says_why(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
