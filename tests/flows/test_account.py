@@ -24,6 +24,10 @@ TARGET = Privacy(epsilon=1.0, delta=1e-5)
 NOISY = UnlearnConfig(privacy=TARGET, max_test_accuracy_drop=0.1)
 
 
+# The account is the same on every store: the local one is enough.
+pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
 def registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(settings)
