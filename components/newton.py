@@ -249,11 +249,12 @@ def removal_from_snapshot(
     actual = (snapshot.gradient - own.total) / retained + objective.l2 * theta
     _check_gradient(actual)
     _check_gradient(pull)
-    system = snapshot.without(Restriction(objective, theta, block), removed).system()
+    restriction = Restriction(objective, theta, block)
+    system = snapshot.without(restriction, removed).system()
     dampings = _dampings(damping, convex, system)
     if probe is None and len(dampings) > 1:
         dampings = (SNAPSHOT_DAMPING * system.mean_diagonal(),)
-    indices = Restriction(objective, theta, block).indices
+    indices = restriction.indices
     chosen = _least_damping(objective, theta, indices, pull, system, dampings, actual, probe or removed, rise)
     report = _report(chosen.solution, float(actual.norm()), None, chosen.damping, chosen.tries, started)
     return RemovalUpdate(

@@ -6,7 +6,7 @@ A group is (problem, size of the removal set, strategy), over its seeds.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
@@ -130,12 +130,7 @@ def _group(key: tuple[str, str, str], lines: Sequence[Line]) -> dict[str, object
     problem, size, strategy = key
     judged = [line for line in lines if "verdict" in line]
     accepted = [line for line in judged if line["verdict"] == "accepted"]
-    reasons: dict[str, int] = defaultdict(int)
-    for line in judged:
-        found = line["reasons"]
-        assert isinstance(found, list)
-        for reason in found:
-            reasons[reason] += 1
+    reasons = Counter(str(reason) for line in judged for reason in _list(line["reasons"]))
     return {
         "part": lines[0]["part"],
         "problem": problem,
@@ -176,12 +171,7 @@ def gate_summary(lines: Sequence[Line]) -> dict[str, object]:
     updated = [line for line in judged if number(line, "divergence") is not None]
     accepted = [line for line in updated if line["verdict"] == "accepted"]
     good = [line for line in updated if not missed_by(line)]
-    reasons: dict[str, int] = defaultdict(int)
-    for line in judged:
-        found = line["reasons"]
-        assert isinstance(found, list)
-        for reason in found:
-            reasons[reason] += 1
+    reasons = Counter(str(reason) for line in judged for reason in _list(line["reasons"]))
     return {
         "judged": len(judged),
         "refused_share": share(len(judged) - len(accepted), len(judged)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -89,7 +89,6 @@ class Trainings:
         """Train a network and record its secant; the second of the two gradients' passes counts as training's time."""
         problem = self.bench.problem
         assert problem.training is not None
-        options = problem.training
         epochs = LastEpochs(module)
         fit_minibatch(
             module,
@@ -97,10 +96,7 @@ class Trainings:
             loss=cross_entropy,
             l2=problem.l2,
             seed=seed,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            settling=options.settling,
+            **asdict(problem.training),
             on_epoch=epochs.record,
         )
         secant = epochs.secant(samples, cross_entropy)
