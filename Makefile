@@ -50,13 +50,14 @@ test-curvlinops: setup ## our K-FAC and EK-FAC against the library curvlinops
 test-kernels: setup ## the GPU kernels, compiled and run by Triton's interpreter; no GPU needed
 	@# The version that torch's CUDA build brings; kept out of the environment, as it is large.
 	test -d build/triton || $(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.7.1
-	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/components/selection/test_cuda.py
+	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/components/lfoci/engines/test_cuda.py
 
 lint: setup ## ruff and strict mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# mypy reads sources, not the editable install's finder: show it the mapped packages as folders.
 	@mkdir -p build/mypy/oubli && for p in $(PACKAGES); do ln -sfn ../../../$$p build/mypy/oubli/$$p; done
+	@ln -sfn ../../../oubli/__init__.py build/mypy/oubli/__init__.py
 	MYPYPATH=build/mypy $(BIN)/mypy
 
 format: setup ## let ruff rewrite

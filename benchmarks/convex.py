@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.report import Case, print_json, print_table, wants_json
-from oubli.components.curvature.ggn import GaussNewton
-from oubli.components.evaluation import parameter_distance
-from oubli.components.gradients import RemovedGradient, gradient_sum
-from oubli.components.losses import cross_entropy
-from oubli.components.newton import RemovalUpdate, newton_removal
-from oubli.components.objective import Objective
+from oubli.components.curvature.gauss_newton import GaussNewton
+from oubli.components.measures.evaluation import parameter_distance
+from oubli.components.model.gradients import RemovedGradient, gradient_sum
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
 from oubli.components.reference.models import logistic_regression
 from oubli.components.reference.training import fit_convex
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
+from oubli.components.removal.newton import RemovalUpdate, newton_removal
 from oubli.components.solvers import prepare_system
 
 L2 = 1e-3

@@ -37,9 +37,9 @@ import torch
 from benchmarks.lfoci_peers import by_xicorpy, greedy
 from benchmarks.report import Case, facts, print_table
 from benchmarks.trained import Trained, TrainedNetwork
-from oubli.components.selection import Selection, l_foci, l_foci_many
-from oubli.components.selection.columns import NOISE_SCALE, Columns
-from oubli.components.selection.crew import Crew
+from oubli.components.lfoci import Selection, l_foci, l_foci_many
+from oubli.components.lfoci.columns import NOISE_SCALE, Columns
+from oubli.components.lfoci.threads import Crew
 
 SAMPLE = 7
 ROWS = 1000

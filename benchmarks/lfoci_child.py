@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oubli.components.selection import l_foci
+from oubli.components.lfoci import l_foci
 
 
 def main(path: str) -> None:

@@ -20,11 +20,11 @@ import triton.language as tl
 
 from benchmarks.report import Case
 from benchmarks.trained import Trained
-from oubli.components.selection import l_foci
-from oubli.components.selection.columns import NOISE_SCALE, Columns
-from oubli.components.selection.crew import Crew
-from oubli.components.selection.cuda import CudaEngine
-from oubli.components.selection.ranks import Ranks
+from oubli.components.lfoci import l_foci
+from oubli.components.lfoci.columns import NOISE_SCALE, Columns
+from oubli.components.lfoci.engines.cuda import CudaEngine
+from oubli.components.lfoci.ranks import Ranks
+from oubli.components.lfoci.threads import Crew
 
 _LANES = 128
 _REPEATS = 5

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from oubli.components.activations import record_activations
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
-from oubli.components.perturbation import SIGMA, gaussian_copies
-from oubli.components.reference.training import build_seeded
-from oubli.components.samples import Samples
-from oubli.components.slices import find_slices
+from oubli.components.blocks.activations import record_activations
+from oubli.components.blocks.perturbation import SIGMA, gaussian_copies
+from oubli.components.blocks.slices import find_slices
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 
 CLASSES = 10
 BATCH = 64

@@ -13,10 +13,10 @@ import pyarrow as pa
 from rich.console import Console
 
 from oubli.cli.tables import evidence_table, print_outcome, this_command
-from oubli.components.errors import ModelNotFound
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
 from oubli.flows.train import train
 from oubli.flows.unlearn import unlearn
+from oubli.registry.errors import ModelNotFound
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
 from oubli.registry.settings import Settings

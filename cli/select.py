@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oubli.components.errors import ConfigurationError, DataError, NonFiniteInput
+from oubli.components.errors import ConfigurationError, NonFiniteInput
+from oubli.registry.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from oubli.components.selection import Selection
+    from oubli.components.lfoci import Selection
 
 
 def select(
@@ -43,7 +44,7 @@ def select(
     import numpy as np
     from rich.console import Console
 
-    from oubli.components.selection import l_foci
+    from oubli.components.lfoci import l_foci
 
     console = Console()
     rows = _read(table)

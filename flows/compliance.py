@@ -6,10 +6,10 @@ from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from oubli.components.errors import RemovalSetError, UnknownIdsError
-from oubli.flows.retries import READS_AND_WRITES
+from oubli.flows.runtime.retries import READS_AND_WRITES
 from oubli.flows.stages.fetch import check_removals
 from oubli.flows.unlearn import unlearn
+from oubli.registry.errors import RemovalSetError, UnknownIdsError
 from oubli.registry.removals.inbox import reject, settle, waiting
 from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
 from oubli.registry.settings import load_settings

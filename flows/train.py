@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow, task
 
-from oubli.flows.progress import progress
-from oubli.flows.retries import COMPUTES
-from oubli.flows.stages import train as stage
+from oubli.flows.runtime.progress import progress
+from oubli.flows.runtime.retries import COMPUTES
+from oubli.flows.training import train as stage
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.settings import load_settings
 from oubli.registry.training.train_spec import TrainSpec

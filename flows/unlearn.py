@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from prefect import flow, task
 
-from oubli.flows.outcome_page import show_outcome
-from oubli.flows.progress import progress
-from oubli.flows.retries import COMPUTES, READS_AND_WRITES
-from oubli.flows.stages.blanket import blanket
+from oubli.flows.runtime.outcome_page import show_outcome
+from oubli.flows.runtime.progress import progress
+from oubli.flows.runtime.retries import COMPUTES, READS_AND_WRITES
+from oubli.flows.stages.block import blanket
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
 from oubli.flows.stages.register import register

@@ -23,14 +23,14 @@ from benchmarks.unlearning.data import Data, DataSet
 from benchmarks.unlearning.measures import Reference
 from benchmarks.unlearning.problems import Problem, bench, digest
 from benchmarks.unlearning.store import Line
-from oubli.components.blanket import BlanketOptions
-from oubli.components.blocks import Block, Selection, select_block
+from oubli.components.blocks.blanket import BlanketOptions
+from oubli.components.blocks.choosing import Block, Selection, select_block
 from oubli.components.curvature.fisher import SampledFisher
 from oubli.components.errors import NumericalError
-from oubli.components.gradients import RemovedGradient
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
+from oubli.components.model.gradients import RemovedGradient
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
 
 VERSION = 1
 

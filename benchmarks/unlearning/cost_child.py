@@ -19,14 +19,14 @@ from benchmarks.unlearning.cost import REMOVED
 from benchmarks.unlearning.data import Data
 from benchmarks.unlearning.problems import Bench, Model, Problem, Training, bench
 from benchmarks.unlearning.removals import Removal, removal
-from oubli.components.chunking import pass_chunk
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
-from oubli.components.curvature.snapshot import CurvatureSnapshot
-from oubli.components.evaluation import evaluate, retained_gradient_norm
-from oubli.components.gradients import RemovedGradient
-from oubli.components.newton import RemovalUpdate, newton_removal, removal_from_snapshot
-from oubli.components.objective import Objective
-from oubli.components.samples import Samples
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
+from oubli.components.model.chunking import pass_chunk
+from oubli.components.model.gradients import RemovedGradient
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.removal.newton import RemovalUpdate, newton_removal, removal_from_snapshot
 
 SOME_SAMPLES = 1024
 """Retained samples that dampings are judged by, and others that the sampled Fisher of `newton_sampled` is made of."""

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oubli.components.perturbation import (
+from oubli.components.blocks.perturbation import (
     SIGMA,
     GaussianPerturbation,
     Perturbation,
     TokenPerturbation,
     TokenVocabulary,
 )
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
 
 SUBSET = 5000
 """Training samples of a network: one training then takes seconds, and a removal set can be retrained without often."""

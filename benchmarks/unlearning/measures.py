@@ -14,8 +14,9 @@ from torch import Tensor
 
 from benchmarks.unlearning.removals import Removal
 from benchmarks.unlearning.trainings import Trained
-from oubli.components.class_shares import class_shares
-from oubli.components.evaluation import (
+from oubli.components.gate.gate import GateEvidence, GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.measures.class_shares import class_shares
+from oubli.components.measures.evaluation import (
     ThreeSets,
     evaluate,
     parameter_distance,
@@ -23,11 +24,10 @@ from oubli.components.evaluation import (
     retained_gradient_norm,
     tug_of_war,
 )
-from oubli.components.gate import GateEvidence, GateLimits, MembershipEvidence, UpdateEvidence, judge
-from oubli.components.membership import membership_inference
-from oubli.components.objective import Objective
-from oubli.components.relearning import relearn
-from oubli.components.samples import Samples
+from oubli.components.measures.membership import membership_inference
+from oubli.components.measures.relearning import relearn
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
 
 RELEARNING_EPOCHS = 30
 

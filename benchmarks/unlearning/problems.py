@@ -23,13 +23,14 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.unlearning.data import PADDING, Data, DataSet, load
-from oubli.components.frozen import frozen_head
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
+from oubli.components.model.frozen_head import frozen_head
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.models import cnn_batchnorm, logistic_regression, small_resnet
 from oubli.components.reference.text_models import text_encoder
-from oubli.components.reference.training import build_seeded, fit_convex, fit_minibatch
-from oubli.components.samples import Samples
+from oubli.components.reference.training import fit_convex, fit_minibatch
 
 
 class Model(StrEnum):

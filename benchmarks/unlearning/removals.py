@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.unlearning.data import DataSet
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
 
 HALF_CLASS = "half_class"
 SIZES = ("1", "10", "50", "100", HALF_CLASS)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from benchmarks.unlearning.data import DataSet
 from benchmarks.unlearning.measures import Reference
-from oubli.components.blocks import Block, Selection, select_block
+from oubli.components.blocks.choosing import Block, Selection, select_block
 from oubli.components.curvature.kinds import CurvatureBuilder, CurvatureKind, curvature_builder
-from oubli.components.curvature.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
 from oubli.components.errors import IndefiniteCurvature, NumericalError
-from oubli.components.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
-from oubli.components.gradients import RemovedGradient
-from oubli.components.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
-from oubli.components.samples import Samples
+from oubli.components.gate.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
+from oubli.components.model.gradients import RemovedGradient
+from oubli.components.model.samples import Samples
+from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
 
 
 class Strategy(StrEnum):

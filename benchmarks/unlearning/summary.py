@@ -13,8 +13,8 @@ from statistics import fmean, stdev
 from benchmarks.unlearning.removals import HALF_CLASS, SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import BASELINES, Strategy
-from oubli.components.evaluation import Evaluation
-from oubli.components.gate import GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.gate.gate import GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.measures.evaluation import Evaluation
 
 DISTANCE_BAR = 1e-3
 DISTANCE_BAR_HALF_CLASS = 1e-2

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks.unlearning.problems import Bench, digest
 from benchmarks.unlearning.removals import Removal
-from oubli.components.curvature.finite_difference import Secant
-from oubli.components.evaluation import retained_gradient_norm
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
+from oubli.components.curvature.secant import Secant
+from oubli.components.measures.evaluation import retained_gradient_norm
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
 from oubli.components.reference.secant import LastEpochs
 from oubli.components.reference.training import fit_minibatch
-from oubli.components.samples import Samples
 
 VERSION = 1
 """Raised where a change of the code makes earlier trainings another's."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from oubli.components.attention import differentiable_attention
-from oubli.components.chunking import first_sample
-from oubli.components.restriction import Restriction
-from oubli.components.samples import SampleSource
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.chunking import first_sample
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import SampleSource
 
 FORWARD_PASSES = 8
 """A product's cost in forward passes: one forward, and three that go backward through it, of two each, and a loss."""

@@ -21,21 +21,21 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from oubli.components.attention import differentiable_attention
-from oubli.components.chunking import (
+from oubli.components.curvature.costs import product_flops
+from oubli.components.curvature.draws import sample_keys
+from oubli.components.curvature.output_roots import sampled_root
+from oubli.components.curvature.samplewise import SampleMap
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.chunking import (
     MEMORY_BUDGET_BYTES,
     activation_bytes,
     first_sample,
     pass_chunk,
     samples_per_chunk,
 )
-from oubli.components.curvature.costs import product_flops
-from oubli.components.curvature.draws import sample_keys
-from oubli.components.curvature.output_roots import sampled_root
-from oubli.components.curvature.samplewise import SampleMap
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples, SampleSource
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples, SampleSource
 from oubli.components.solvers import System, full_precision, prepare_system
 
 

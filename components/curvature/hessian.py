@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from oubli.components.attention import differentiable_attention
-from oubli.components.chunking import (
+from oubli.components.curvature.probes import TRACE_PROBES, random_signs
+from oubli.components.curvature.samplewise import SampleMap
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.chunking import (
     MEMORY_BUDGET_BYTES,
     activation_bytes,
     first_sample,
     pass_chunk,
     samples_per_chunk,
 )
-from oubli.components.curvature.probes import TRACE_PROBES, random_signs
-from oubli.components.curvature.samplewise import SampleMap
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples, SampleSource
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples, SampleSource
 from oubli.components.solvers import DIRECT_BYTES, DenseSystem, ProductSystem, System, full_precision
 
 DENSE_COLUMNS = 1500

@@ -20,13 +20,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from oubli.components.chunking import MEMORY_BUDGET_BYTES, first_sample
 from oubli.components.curvature.kronecker.layers import BlockCoverage, block_coverage, find_coverage
 from oubli.components.curvature.kronecker.sums import KroneckerPass, KroneckerSums
 from oubli.components.curvature.kronecker.system import KroneckerBlock, KroneckerSystem
 from oubli.components.errors import IndefiniteCurvature
-from oubli.components.restriction import Restriction
-from oubli.components.samples import SampleSource
+from oubli.components.model.chunking import MEMORY_BUDGET_BYTES, first_sample
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import SampleSource
 from oubli.components.solvers import System
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 
-from oubli.components.chunking import MEMORY_BUDGET_BYTES
-from oubli.components.curvature.finite_difference import FiniteDifference, Secant
 from oubli.components.curvature.fisher import EmpiricalFisher, SampledFisher
-from oubli.components.curvature.ggn import GaussNewton
+from oubli.components.curvature.gauss_newton import GaussNewton
 from oubli.components.curvature.hessian import Hessian
 from oubli.components.curvature.kfac import EigenvalueCorrected, Kronecker
 from oubli.components.curvature.protocol import Curvature
+from oubli.components.curvature.secant import FiniteDifference, Secant
 from oubli.components.errors import ConfigurationError
-from oubli.components.restriction import Restriction
-from oubli.components.samples import SampleSource
+from oubli.components.model.chunking import MEMORY_BUDGET_BYTES
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import SampleSource
 
 CurvatureBuilder = Callable[[Restriction, SampleSource], Curvature]
 """(the block at its weights, the samples) -> the curvature of their mean loss. Nothing costly happens in the call."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from oubli.components.chunking import samples_per_chunk
 from oubli.components.curvature.kronecker.layer_inputs import with_ones
-from oubli.components.objective import Objective
-from oubli.components.samples import Samples, SampleSource
+from oubli.components.model.chunking import samples_per_chunk
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples, SampleSource
 from oubli.components.solvers import full_precision
 
 

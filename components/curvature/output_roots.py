@@ -18,8 +18,8 @@ from torch.func import jacrev, vmap
 
 from oubli.components.curvature.draws import normals, uniforms
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput
-from oubli.components.losses import Loss
-from oubli.components.objective import Objective
+from oubli.components.model.losses import Loss
+from oubli.components.model.objective import Objective
 
 _IGNORED = -100  # torch's cross-entropy leaves such labels out
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from oubli.components.curvature.finite_difference import Secant
+from oubli.components.curvature.secant import Secant
 from oubli.components.errors import ConfigurationError
-from oubli.components.gradients import gradient_sum
-from oubli.components.losses import LossFunction
-from oubli.components.objective import Objective
-from oubli.components.parameters import ParameterSpace
-from oubli.components.samples import SampleSource
+from oubli.components.model.gradients import gradient_sum
+from oubli.components.model.losses import LossFunction
+from oubli.components.model.objective import Objective
+from oubli.components.model.parameters import ParameterSpace
+from oubli.components.model.samples import SampleSource
 
 
 class LastEpochs:

@@ -23,17 +23,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from oubli.components.chunking import pass_chunk
-from oubli.components.curvature.ggn import GaussNewton
+from oubli.components.curvature.gauss_newton import GaussNewton
 from oubli.components.errors import ConfigurationError, NumericalError
-from oubli.components.frozen import frozen_head
-from oubli.components.gradients import objective_gradient
-from oubli.components.losses import LossFunction
-from oubli.components.objective import Objective
-from oubli.components.parameters import ParameterSpace
+from oubli.components.model.chunking import pass_chunk
+from oubli.components.model.frozen_head import frozen_head
+from oubli.components.model.gradients import objective_gradient
+from oubli.components.model.losses import LossFunction
+from oubli.components.model.objective import Objective
+from oubli.components.model.parameters import ParameterSpace
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import seeded
 from oubli.components.progress import Progress
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
 
 CONVEX_TOLERANCE = 1e-9
 """||grad F|| at which a convex model counts as trained; with l2 = 1e-3 the weights are then within 1e-6."""
@@ -42,20 +43,6 @@ HANDOVER_TOLERANCE = 1e-5
 """||grad F|| at which Newton steps take over from L-BFGS; they then square the error."""
 
 NEWTON_STEPS = 10
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Runs the body with torch's global generators at `seed`, and puts them back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
-def build_seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """`factory()` with an initialisation drawn from `seed`; the global random state is as before."""
-    with seeded(seed):
-        return factory()
 
 
 def fit_convex(

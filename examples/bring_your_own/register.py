@@ -3,7 +3,7 @@
 import wine_data
 import wine_model
 
-from oubli.components.losses import cross_entropy
+from oubli.components.model.losses import cross_entropy
 from oubli.registry.models.trained_models import register_trained
 from oubli.registry.training.training_data import TrainingData, write_training_data
 from oubli.registry.training.training_record import FactoryReference, Split, TrainingRecord, VectorDecoder

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
 
 
 class Wine(nn.Module):

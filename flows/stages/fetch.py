@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from oubli.components.errors import ConfigurationError, RemovalSetError, TrainingDataError
+from oubli.components.errors import ConfigurationError
 from oubli.flows.stages.register import finished_outcome
+from oubli.registry.errors import RemovalSetError, TrainingDataError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.weights import save_weights, weights_digest
 from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status, UnlearnConfig, outcome_digest

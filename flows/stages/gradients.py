@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from oubli.components.gradients import per_sample_gradients
-from oubli.flows.stages.materials import Materials
+from oubli.components.model.gradients import per_sample_gradients
+from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-from oubli.registry.storage.work_area import StageResult
 
 
 def gradients(settings: Settings, job: RemovalJob) -> StageResult:

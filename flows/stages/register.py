@@ -6,8 +6,8 @@ import json
 
 import pyarrow.parquet as pq
 
-from oubli.components.gate import Outcome
-from oubli.flows.stages.materials import Materials
+from oubli.components.gate.gate import Outcome
+from oubli.flows.job.materials import Materials
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (

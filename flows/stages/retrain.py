@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from oubli.components.progress import Progress
-from oubli.flows.stages.materials import Materials
+from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-from oubli.registry.storage.work_area import StageResult
 
 
 def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:

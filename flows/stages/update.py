@@ -10,17 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from oubli.components.curvature.kinds import curvature_builder
-from oubli.components.curvature.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
-from oubli.components.evaluation import retained_gradient_norm
-from oubli.components.gradients import RemovedGradient
-from oubli.components.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.components.measures.evaluation import retained_gradient_norm
+from oubli.components.model.gradients import RemovedGradient
 from oubli.components.progress import Progress
-from oubli.flows.stages.materials import Materials
+from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights, save_weights
 from oubli.registry.removals.removal_job import Order, RemovalJob, SnapshotUse
+from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-from oubli.registry.storage.work_area import StageResult
 
 _PROBE_SAMPLES = 1024
 

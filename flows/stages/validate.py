@@ -10,15 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oubli.components.evaluation import (
-    ThreeSets,
-    evaluate,
-    parameter_distance,
-    prediction_divergence,
-    retained_gradient_norm,
-    tug_of_war,
-)
-from oubli.components.gate import (
+from oubli.components.gate.gate import (
     EmptyBlockEvidence,
     GateEvidence,
     IndefiniteEvidence,
@@ -27,14 +19,22 @@ from oubli.components.gate import (
     UpdateEvidence,
     judge,
 )
-from oubli.components.membership import membership_auc, membership_scores
-from oubli.components.objective import Objective
-from oubli.flows.stages.account import capacity_metrics
-from oubli.flows.stages.materials import Materials
+from oubli.components.measures.evaluation import (
+    ThreeSets,
+    evaluate,
+    parameter_distance,
+    prediction_divergence,
+    retained_gradient_norm,
+    tug_of_war,
+)
+from oubli.components.measures.membership import membership_auc, membership_scores
+from oubli.components.model.objective import Objective
+from oubli.flows.job.account import capacity_metrics
+from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights
 from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-from oubli.registry.storage.work_area import StageResult
 
 
 @dataclass(frozen=True)

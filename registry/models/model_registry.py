@@ -22,14 +22,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from oubli.components.errors import (
-    ConfigurationError,
-    DigestMismatch,
-    ModelNotFound,
-    PickledModelRefused,
-    RegistryError,
-    TrainingRecordError,
-)
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
 from oubli.registry.storage.scratch import temporary_folder

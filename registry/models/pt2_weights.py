@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oubli.components.errors import PickledModelRefused, RegistryError
+from oubli.registry.errors import PickledModelRefused, RegistryError
 
 # torch's serialized scalar types (torch/_export/serde/schema.py, ScalarType).
 _DTYPES: dict[int, torch.dtype] = {

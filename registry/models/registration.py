@@ -21,8 +21,8 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 
-from oubli.components.attention import differentiable_attention
-from oubli.components.errors import RegistryError
+from oubli.components.model.attention import differentiable_attention
+from oubli.registry.errors import RegistryError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, as_registered
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest

@@ -20,19 +20,20 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from oubli.components.curvature.snapshot import CurvatureSnapshot
-from oubli.components.errors import ConfigurationError, DigestMismatch, NumericalError, ObjectMissing
-from oubli.components.frozen import frozen_head
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.errors import ConfigurationError, NumericalError
+from oubli.components.model.frozen_head import frozen_head
+from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.storage.digests import file_digest
 from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import open_local, store_for
 from oubli.registry.storage.uris import join
 
 if TYPE_CHECKING:
-    from oubli.components.curvature.finite_difference import Secant
-    from oubli.components.objective import Objective
+    from oubli.components.curvature.secant import Secant
+    from oubli.components.model.objective import Objective
+    from oubli.components.model.samples import SampleSource
     from oubli.components.progress import Progress
-    from oubli.components.samples import SampleSource
     from oubli.registry.models.model_registry import RegisteredVersion
 
 _FOLDER = "snapshots"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from oubli.components.curvature.finite_difference import Secant
-from oubli.components.errors import TrainingRecordError
-from oubli.components.evaluation import evaluate, retained_gradient_norm
-from oubli.components.membership import membership_inference
-from oubli.components.objective import Objective
-from oubli.components.samples import Samples
+from oubli.components.curvature.secant import Secant
+from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
+from oubli.components.measures.membership import membership_inference
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.registry.errors import TrainingRecordError
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oubli.components.errors import ModelNotFound
+from oubli.registry.errors import ModelNotFound
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import set_alias
 from oubli.registry.removals.removed_ids import removed_before

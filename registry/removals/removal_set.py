@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from oubli.components.errors import ObjectMissing, RemovalSetError, UnknownIdsError
+from oubli.registry.errors import ObjectMissing, RemovalSetError, UnknownIdsError
 from oubli.registry.storage.stores import store_for
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from oubli.components.errors import DigestMismatch
+from oubli.registry.errors import DigestMismatch
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.storage.digests import bytes_digest, store_digest
 from oubli.registry.storage.stores import store_for

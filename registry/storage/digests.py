@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from oubli.components.errors import DataError, ObjectExists, ObjectMissing
+from oubli.registry.errors import DataError, ObjectExists, ObjectMissing
 from oubli.registry.storage.object_store import ObjectStore
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join

@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from oubli.components.errors import (
-    ConfigurationError,
-    ObjectExists,
-    ObjectMissing,
-    StoreAccessDenied,
-    StoreError,
-    StoreFull,
-)
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import ObjectExists, ObjectMissing, StoreAccessDenied, StoreError, StoreFull
 from oubli.registry.storage.object_store import ObjectInfo
 from oubli.registry.storage.uris import scheme_of
 

@@ -21,8 +21,8 @@ from botocore import exceptions as boto_errors
 from botocore.config import Config
 from s3transfer.exceptions import RetriesExceededError
 
-from oubli.components.errors import (
-    ConfigurationError,
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import (
     ObjectExists,
     ObjectMissing,
     StoreAccessDenied,

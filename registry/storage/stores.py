@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oubli.components.errors import ConfigurationError, ObjectMissing
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import ObjectMissing
 from oubli.registry.storage.local_store import LocalStore, local_path
 from oubli.registry.storage.object_store import ObjectStore
 from oubli.registry.storage.scratch import temporary_folder

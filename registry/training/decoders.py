@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from oubli.components.errors import TrainingDataError
+from oubli.registry.errors import TrainingDataError
 from oubli.registry.training.training_record import AnyDecoder, ImageDecoder, LabelKind, TokensDecoder, VectorDecoder
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oubli.components.errors import RegistryError, TrainingRecordError
-from oubli.components.losses import Loss, LossFunction, loss_function
-from oubli.components.objective import Objective
-from oubli.components.reference.training import build_seeded
-from oubli.components.samples import Samples
+from oubli.components.model.losses import Loss, LossFunction, loss_function
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.scope import Scope
+from oubli.components.model.seeding import build_seeded
+from oubli.registry.errors import RegistryError, TrainingRecordError
 from oubli.registry.settings import Settings
 from oubli.registry.training.decoders import example_value
 from oubli.registry.training.imports import resolve
-from oubli.registry.training.scope import Scope
 from oubli.registry.training.training_record import Precision, TrainingRecord
 
 _NAMES_SHOWN = 5

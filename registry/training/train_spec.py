@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
 from oubli.registry.training.training_record import (
     DatasetReference,
     Decoder,

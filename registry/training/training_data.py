@@ -20,8 +20,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
 
-from oubli.components.errors import DigestMismatch, ObjectMissing, TrainingDataError
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
+from oubli.registry.errors import DigestMismatch, ObjectMissing, TrainingDataError
 from oubli.registry.storage.digests import PARQUET_SUFFIX, dataset_digest, dataset_parts, file_digest
 from oubli.registry.storage.local_store import local_path
 from oubli.registry.storage.scratch import scratch

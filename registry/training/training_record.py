@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from oubli.components.errors import TrainingRecordError
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
+from oubli.registry.errors import TrainingRecordError
 from oubli.registry.training.imports import IMPORT_STRING
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
-from oubli.components.errors import UnknownIdsError
+from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.removal_job import RemovalOutcome, Selection, Status, UnlearnConfig
 

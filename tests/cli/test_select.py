@@ -10,7 +10,8 @@ from pyarrow import csv, parquet
 from typer.testing import CliRunner, Result
 
 from oubli.cli.select import select
-from oubli.components.errors import ConfigurationError, DataError, NonFiniteInput
+from oubli.components.errors import ConfigurationError, NonFiniteInput
+from oubli.registry.errors import DataError
 
 COUNT = 400
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from oubli.cli.main import app
-from oubli.flows.stages.train import train
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.removals.removal_job import Status, UnlearnConfig
 from oubli.registry.settings import Settings

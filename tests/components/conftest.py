@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from oubli.components.losses import cross_entropy, mse
-from oubli.components.objective import Objective
-from oubli.components.reference.training import build_seeded
-from oubli.components.samples import Samples
+from oubli.components.model.losses import cross_entropy, mse
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 
 L2 = 1e-2
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oubli.components.blanket import select_blanket
-from oubli.components.gradients import RemovedGradient
-from oubli.components.losses import cross_entropy
-from oubli.components.newton import newton_removal
-from oubli.components.objective import Objective
+from oubli.components.blocks.blanket import select_blanket
+from oubli.components.model.gradients import RemovedGradient
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.models import small_cnn
-from oubli.components.reference.training import build_seeded
-from oubli.components.samples import Samples
+from oubli.components.removal.newton import newton_removal
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import blobs
 import pytest
 
-from oubli.flows.stages.train import train
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for

@@ -11,12 +11,14 @@ import mlflow
 import numpy as np
 import pytest
 
-from oubli.components.errors import (
-    ConfigurationError,
+from oubli.components.errors import ConfigurationError, OubliError
+from oubli.components.reference.models import logistic_regression
+from oubli.flows.stages.fetch import fetch
+from oubli.flows.training.train import train
+from oubli.registry.errors import (
     DigestMismatch,
     FactoryNotAllowed,
     ModelNotFound,
-    OubliError,
     PickledModelRefused,
     RegistryError,
     RemovalSetError,
@@ -26,9 +28,6 @@ from oubli.components.errors import (
     TrainingRecordError,
     UnknownIdsError,
 )
-from oubli.components.reference.models import logistic_regression
-from oubli.flows.stages.fetch import fetch
-from oubli.flows.stages.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record
 from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig

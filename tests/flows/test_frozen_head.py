@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from oubli.flows.stages.train import retrain, train
+from oubli.flows.training.train import retrain, train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.removal_job import RemovalOutcome, Selection, SnapshotUse, Status, UnlearnConfig
 from oubli.registry.settings import Settings

@@ -14,7 +14,7 @@ import blobs
 import pytest
 from mlflow.entities import LoggedModelStatus
 
-from oubli.flows.stages.train import train
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for

@@ -10,9 +10,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from oubli.components.errors import ConfigurationError, TrainingRecordError
+from oubli.components.errors import ConfigurationError
 from oubli.flows.stages.fetch import fetch
-from oubli.flows.stages.train import retrain, train
+from oubli.flows.training.train import retrain, train
+from oubli.registry.errors import TrainingRecordError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record, set_alias
 from oubli.registry.removals.removal_job import RemovalJob, Selection, Status, UnlearnConfig

@@ -12,7 +12,7 @@ import blobs
 import pytest
 
 from oubli.cli.services import Services
-from oubli.flows.stages.train import train
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for

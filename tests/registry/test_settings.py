@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.errors import ConfigurationError, ModelNotFound, RegistryError
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import ModelNotFound, RegistryError
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import QUIET, Settings, load_settings, prepare_environment
 

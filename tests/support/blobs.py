@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from oubli.components.losses import Loss
-from oubli.flows.stages.blanket import blanket
+from oubli.components.model.losses import Loss
+from oubli.flows.stages.block import blanket
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
 from oubli.flows.stages.register import register

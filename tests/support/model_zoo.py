@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
-from oubli.components.samples import Samples
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
 
 CLASSES, VOCABULARY, TOKENS, PADDING = 3, 20, 6, 0
 

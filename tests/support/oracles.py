@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oubli.components.objective import Objective
-from oubli.components.samples import Samples
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
 
 
 def dense_hessian(objective: Objective, samples: Samples) -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from oubli.components.losses import LossFunction
-from oubli.components.samples import Samples
+from oubli.components.model.losses import LossFunction
+from oubli.components.model.samples import Samples
 
 
 class Scoped(nn.Module):

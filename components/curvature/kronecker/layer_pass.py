@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.objective import Objective
+from oubli.components.model.objective import Objective
 
 Watcher = Callable[[str, nn.Module, Tensor], Tensor | None]
 """(module's name, module, its input) -> what to keep of the input for later."""

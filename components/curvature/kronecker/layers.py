@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oubli.components.attention import differentiable_attention
 from oubli.components.errors import ConfigurationError
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
 
 
 @dataclass(frozen=True)

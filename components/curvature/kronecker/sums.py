@@ -22,8 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from oubli.components.attention import differentiable_attention
-from oubli.components.chunking import activation_bytes, first_sample, samples_per_chunk
 from oubli.components.curvature.draws import sample_keys, uniforms
 from oubli.components.curvature.kronecker.diagonals import closed_form_modules, kept_input, squares
 from oubli.components.curvature.kronecker.layer_inputs import add_outer_products, gradient_rows, input_rows, with_ones
@@ -32,9 +30,11 @@ from oubli.components.curvature.kronecker.layers import Coverage, KroneckerLayer
 from oubli.components.curvature.output_roots import exact_roots, sampled_root
 from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.errors import ConfigurationError
-from oubli.components.objective import Objective
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.chunking import activation_bytes, first_sample, samples_per_chunk
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples, SampleSource
 from oubli.components.progress import Progress
-from oubli.components.samples import Samples, SampleSource
 from oubli.components.solvers import full_precision
 
 _SHARE_SEED = 0x6F75626C69

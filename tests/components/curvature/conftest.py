@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oubli.components.losses import Loss, cross_entropy
-from oubli.components.objective import Objective
-from oubli.components.reference.training import build_seeded
-from oubli.components.samples import Samples
+from oubli.components.model.losses import Loss, cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 
 
 class Tokens(nn.Module):

@@ -8,10 +8,10 @@ from oubli.components.curvature.draws import normals, sample_keys, uniforms
 from oubli.components.curvature.fisher import EmpiricalFisher, SampledFisher
 from oubli.components.curvature.output_roots import exact_roots, sampled_root
 from oubli.components.errors import ConfigurationError
-from oubli.components.losses import Loss, cross_entropy, loss_function
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
+from oubli.components.model.losses import Loss, cross_entropy, loss_function
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
 from oubli.components.solvers import DenseSystem, ProductSystem, WoodburySystem
 
 

@@ -6,7 +6,7 @@ from oracles import dense_gauss_newton, dense_hessian
 
 from oubli.components.curvature.hessian import DENSE_COLUMNS, Hessian
 from oubli.components.errors import IndefiniteCurvature
-from oubli.components.restriction import Restriction
+from oubli.components.model.restriction import Restriction
 from oubli.components.solvers import DenseSystem, ProductSystem
 
 

@@ -6,14 +6,14 @@ from oracles import dense_gauss_newton, output_hessian, output_jacobian
 from torch import Tensor, nn
 from torch.nn import functional
 
+from oubli.components.blocks.slices import find_slices
 from oubli.components.curvature.kfac import EigenvalueCorrected, Kronecker
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature
-from oubli.components.losses import Loss, cross_entropy, loss_function, mse
-from oubli.components.objective import Objective
-from oubli.components.reference.training import build_seeded
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
-from oubli.components.slices import find_slices
+from oubli.components.model.losses import Loss, cross_entropy, loss_function, mse
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 from oubli.components.solvers import DenseSystem
 
 

@@ -5,12 +5,12 @@ import torch
 from oracles import dense_gauss_newton
 from torch import nn
 
-from oubli.components.curvature.finite_difference import Secant
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
-from oubli.components.losses import Loss, loss_function
-from oubli.components.objective import Objective
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
+from oubli.components.curvature.secant import Secant
+from oubli.components.model.losses import Loss, loss_function
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
 
 
 @pytest.mark.parametrize("kind", list(CurvatureKind))

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from oubli.components.errors import ConfigurationError, NumericalError
-from oubli.components.evaluation import evaluate, retained_gradient_norm
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
+from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.models import logistic_regression
-from oubli.components.reference.training import build_seeded, fit_convex, fit_minibatch, seeded
-from oubli.components.samples import Samples
+from oubli.components.reference.training import fit_convex, fit_minibatch, seeded
 
 L2 = 1e-2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.training.training_record import DatasetReference, FactoryReference, TrainingRecord, VectorDecoder
 

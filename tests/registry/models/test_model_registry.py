@@ -10,15 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from oubli.components.errors import (
-    ConfigurationError,
-    DigestMismatch,
-    ModelNotFound,
-    PickledModelRefused,
-    RegistryError,
-    TrainingRecordError,
-)
-from oubli.components.losses import Loss
+from oubli.components.errors import ConfigurationError
+from oubli.components.model.losses import Loss
+from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record, set_alias
 from oubli.registry.models.weights import save_weights

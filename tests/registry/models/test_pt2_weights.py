@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._export.serde.schema import ScalarType
 
-from oubli.components.errors import PickledModelRefused, RegistryError
+from oubli.registry.errors import PickledModelRefused, RegistryError
 from oubli.registry.models.pt2_weights import _DTYPES, read_pt2_weights
 
 INDEX = "data/weights/model_weights_config.json"

@@ -12,13 +12,13 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from oubli.components.curvature.snapshot import CurvatureSnapshot, SnapshotForm
-from oubli.components.errors import DigestMismatch
-from oubli.components.losses import cross_entropy
-from oubli.components.objective import Objective
-from oubli.components.reference.training import build_seeded
-from oubli.components.restriction import Restriction
-from oubli.components.samples import Samples
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.model.losses import cross_entropy
+from oubli.components.model.objective import Objective
+from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
+from oubli.registry.errors import DigestMismatch
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.models.snapshots import keep_snapshot, load_snapshot, store_snapshot
 from oubli.registry.storage.stores import store_for

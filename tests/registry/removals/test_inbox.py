@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oubli.components.errors import RemovalSetError
+from oubli.registry.errors import RemovalSetError
 from oubli.registry.removals.inbox import reject, settle, waiting
 from oubli.registry.removals.removal_job import RemovalOutcome, Status
 from oubli.registry.storage.stores import store_for

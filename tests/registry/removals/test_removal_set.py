@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oubli.components.errors import RemovalSetError, UnknownIdsError
+from oubli.registry.errors import RemovalSetError, UnknownIdsError
 from oubli.registry.removals.removal_set import RemovalRow, RemovalSet, RowReference, UnknownIds, read_removal_set
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow.parquet as pq
 import pytest
 
-from oubli.components.errors import DigestMismatch, ObjectMissing
+from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.removed_ids import removed_before, store_removed
 from oubli.registry.storage.digests import bytes_digest

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oubli.components.errors import DataError
+from oubli.registry.errors import DataError
 from oubli.registry.storage.digests import (
     KEY_BYTES,
     bytes_digest,

@@ -13,13 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oubli.components.errors import (
-    ConfigurationError,
-    ObjectMissing,
-    StoreAccessDenied,
-    StoreError,
-    StoreFull,
-)
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import ObjectMissing, StoreAccessDenied, StoreError, StoreFull
 from oubli.registry.storage.local_store import LocalStore, local_path, store_error
 
 NOBODY = 65534

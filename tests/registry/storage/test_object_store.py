@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from oubli.components.errors import ConfigurationError, ObjectExists, ObjectMissing
+from oubli.components.errors import ConfigurationError
+from oubli.registry.errors import ObjectExists, ObjectMissing
 from oubli.registry.storage.object_store import ObjectInfo
 from oubli.registry.storage.stores import open_local, store_for
 from oubli.registry.storage.uris import join

@@ -14,11 +14,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from oubli.components.errors import (
-    ConfigurationError,
+from oubli.components.errors import ConfigurationError, OubliError
+from oubli.registry.errors import (
     ObjectExists,
     ObjectMissing,
-    OubliError,
     StoreAccessDenied,
     StoreError,
     StoreFull,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from oubli.components.errors import TrainingDataError
+from oubli.registry.errors import TrainingDataError
 from oubli.registry.training.decoders import decode, decode_labels, decoder_columns, example_value
 from oubli.registry.training.training_record import (
     ImageDecoder,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oubli.components.errors import FactoryNotAllowed
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
+from oubli.registry.errors import FactoryNotAllowed
 from oubli.registry.training.imports import resolve
 
 
@@ -31,16 +31,16 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_finds_what_is_allowed(package: str) -> None:
-    assert resolve("oubli.components.samples:Samples", ["oubli"]) is Samples
-    assert resolve("oubli.components.samples:Samples", ["torch", "oubli.components"]) is Samples
-    assert resolve("oubli.components.samples:Samples", ["oubli.components.samples"]) is Samples
+    assert resolve("oubli.components.model.samples:Samples", ["oubli"]) is Samples
+    assert resolve("oubli.components.model.samples:Samples", ["torch", "oubli.components"]) is Samples
+    assert resolve("oubli.components.model.samples:Samples", ["oubli.components.model.samples"]) is Samples
     assert resolve(f"{package}.nets:net", [package])(width=5) == 5
 
 
-@pytest.mark.parametrize("prefix", ["oub", "oubli.comp", "oubli.components.samples.x", "", "o"])
+@pytest.mark.parametrize("prefix", ["oub", "oubli.comp", "oubli.components.model.samples.x", "", "o"])
 def test_prefixes_match_whole_parts(prefix: str) -> None:
     with pytest.raises(FactoryNotAllowed, match=r"outside the allowed prefixes.*OUBLI_FACTORY_PREFIXES"):
-        resolve("oubli.components.samples:Samples", [prefix])
+        resolve("oubli.components.model.samples:Samples", [prefix])
 
 
 def test_the_list_is_shown_and_the_module_not_imported(package: str) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from oubli.components.errors import FactoryNotAllowed, RegistryError
-from oubli.components.losses import Loss, cross_entropy
-from oubli.components.samples import Samples
+from oubli.components.model.losses import Loss, cross_entropy
+from oubli.components.model.samples import Samples
+from oubli.registry.errors import FactoryNotAllowed, RegistryError
 from oubli.registry.settings import Settings
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_record import (
@@ -125,7 +125,7 @@ def test_losses_by_name_and_by_import_string() -> None:
     outputs, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
     by_name = Recipe.of(record(), SETTINGS)
     allowing = SETTINGS.model_copy(update={"factory_prefixes": ("oubli.components",)})
-    by_import = Recipe.of(record(loss="oubli.components.losses:cross_entropy"), allowing)
+    by_import = Recipe.of(record(loss="oubli.components.model.losses:cross_entropy"), allowing)
     expected = functional.cross_entropy(outputs, labels, reduction="none")
     assert by_import.loss is cross_entropy
     for recipe in (by_name, by_import):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
 from oubli.registry.training.train_spec import TrainSpec
 from oubli.registry.training.training_record import (
     DatasetReference,

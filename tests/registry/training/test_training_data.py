@@ -16,8 +16,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oubli.components.errors import DigestMismatch, ObjectMissing, TrainingDataError
-from oubli.components.samples import Samples
+from oubli.components.model.samples import Samples
+from oubli.registry.errors import DigestMismatch, ObjectMissing, TrainingDataError
 from oubli.registry.storage.digests import bytes_digest, dataset_digest
 from oubli.registry.storage.scratch import scratch
 from oubli.registry.storage.stores import store_for

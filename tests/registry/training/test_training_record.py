@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from oubli.components.errors import TrainingRecordError
-from oubli.components.losses import Loss
+from oubli.components.model.losses import Loss
+from oubli.registry.errors import TrainingRecordError
 from oubli.registry.training.training_record import (
     DatasetReference,
     FactoryReference,

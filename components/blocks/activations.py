@@ -1,0 +1,181 @@
+"""What each slice does, and what the loss says, while one input is perturbed.
+
+Axes: N perturbed copies, b copies of a chunk, p slices, m removed samples.
+
+One forward pass over all copies (in chunks that fit in memory), with hooks on the sliced layers. `layers` says what the
+activation of each kind of layer is; it is a mean over positions, padding included, since a layer is not told which
+positions are padding. A layer that is called several times contributes the mean of its calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from oubli.components.blocks.layers import TOKEN_SHARES, Call
+from oubli.components.blocks.perturbation import Perturbation, check_count
+from oubli.components.blocks.slices import SlicedLayer, SliceMap, choose_units
+from oubli.components.errors import ConfigurationError
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.chunking import MEMORY_BUDGET_BYTES, activation_bytes, samples_per_chunk
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import Samples
+
+See = Callable[[SlicedLayer, nn.Module, Call], None]
+
+
+@dataclass(frozen=True)
+class ActivationRecord:
+    """activations (N, p) and losses (N,), both float64, columns in the order of `SliceMap.slices`."""
+
+    activations: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+
+def recordable(objective: Objective, theta: Tensor, slices: SliceMap, inputs: Tensor) -> SliceMap:
+    """The layers whose activation can be told apart by sample, and the rows of embeddings that the inputs use.
+
+    inputs: (m, ...), prepared: those of ALL removed samples. An embedding's rows are slices where one of these inputs
+    holds their token: the samples' losses have no gradient in any other row, and a vocabulary is large.
+
+    A layer is left out when the forward pass never calls it as a module, or when its calls have no axis of the length
+    of the batch (tokens folded into it, a table of positions). That axis may be the second (sequence first).
+    """
+    axes: dict[str, list[frozenset[int]]] = {layer.module: [] for layer in slices.layers}
+    # Only the batch axis follows both counts; a sequence, a width or a number of channels may equal one of them.
+    for count in (2, 3):
+
+        def look(sliced: SlicedLayer, layer: nn.Module, call: Call, count: int = count) -> None:
+            axes[sliced.module].append(sliced.reading.batch_axes(layer, call, count))
+
+        _run(objective, theta, slices, torch.cat([inputs[:1]] * count), look)
+    kept = []
+    for sliced in slices.layers:
+        common = frozenset.intersection(*axes[sliced.module]) if axes[sliced.module] else frozenset()
+        if len(common) == 1:
+            kept.append(replace(sliced, batch_axis=min(common)))
+    found = SliceMap(slices.space, tuple(kept))
+    tables = [layer.module for layer in kept if layer.reading is TOKEN_SHARES]
+    if not tables:
+        return found
+    used = _tokens_used(objective, theta, found.only(tables), inputs)
+    layers = (choose_units(one, used[one.module]) if one.module in used else one for one in kept)
+    return SliceMap(slices.space, tuple(one for one in layers if one.chosen != ()))
+
+
+def record_activations(
+    objective: Objective,
+    theta: Tensor,
+    slices: SliceMap,
+    copies: Samples,
+    *,
+    budget_bytes: int = MEMORY_BUDGET_BYTES,
+) -> ActivationRecord:
+    """The record of N copies in one batched pass; `slices` must be recordable."""
+    prepared = objective.prepare(copies)
+    chunk = samples_per_chunk(activation_bytes(objective, prepared.inputs[:1]), budget_bytes)
+    return _record(objective, theta, slices, prepared.batches(chunk))
+
+
+def record_perturbed(
+    objective: Objective,
+    theta: Tensor,
+    slices: SliceMap,
+    sample: Samples,
+    perturbation: Perturbation,
+    *,
+    count: int,
+    generator: torch.Generator,
+    budget_bytes: int = MEMORY_BUDGET_BYTES,
+) -> ActivationRecord:
+    """The record of N = `count` perturbed copies of one sample, drawn as they are needed.
+
+    sample: a `Samples` of length 1. generator: one of the CPU. The copies do not depend on the budget, and are those
+    that `record_activations` would be given by one draw. `slices` must be recordable.
+
+    Raises ConfigurationError for another number of samples, for fewer than 2 copies, and as the perturbation does.
+    """
+    if len(sample) != 1:
+        raise ConfigurationError(
+            f"{len(sample)} samples were given to be perturbed together.", remedy="Perturb one sample at a time."
+        )
+    check_count(count)
+    prepared = objective.prepare(sample)
+    # Copies are drawn in float64, then moved to the objective's dtype.
+    drawn = 2 * torch.float64.itemsize * prepared.inputs.numel()
+    chunk = samples_per_chunk(activation_bytes(objective, prepared.inputs) + drawn, budget_bytes)
+
+    def batches() -> Iterator[Samples]:
+        for start in range(0, count, chunk):
+            length = min(chunk, count - start)
+            copies = perturbation.copies(prepared.inputs[0], count=length, generator=generator)
+            yield Samples(copies, prepared.labels.expand(length, *prepared.labels.shape[1:]))
+
+    return _record(objective, theta, slices, batches())
+
+
+def _record(objective: Objective, theta: Tensor, slices: SliceMap, batches: Iterable[Samples]) -> ActivationRecord:
+    calls: dict[str, list[Tensor]] = {layer.module: [] for layer in slices.layers}
+    units = {
+        layer.module: None if layer.chosen is None else torch.tensor(layer.chosen, device=theta.device)
+        for layer in slices.layers
+    }
+    activations, losses = [], []
+
+    def keep(sliced: SlicedLayer, layer: nn.Module, call: Call) -> None:
+        calls[sliced.module].append(sliced.reading.read(layer, call, sliced.batch_axis, units[sliced.module]))
+
+    for batch in batches:
+        for seen in calls.values():
+            seen.clear()
+        outputs = _run(objective, theta, slices, batch.inputs, keep)
+        losses.append(objective.loss(outputs, batch.labels))
+        activations.append(torch.cat([torch.stack(seen).mean(0) for seen in calls.values()], dim=1))
+    return ActivationRecord(
+        torch.cat(activations).to("cpu", torch.float64).numpy(),
+        torch.cat(losses).to("cpu", torch.float64).numpy(),
+    )
+
+
+def _tokens_used(objective: Objective, theta: Tensor, tables: SliceMap, inputs: Tensor) -> dict[str, set[int]]:
+    """The rows of each embedding that a pass over the inputs looks up; not the padding row, which is not trained."""
+    used: dict[str, set[int]] = {layer.module: set() for layer in tables.layers}
+
+    def look(sliced: SlicedLayer, layer: nn.Module, call: Call) -> None:
+        for tokens in sliced.reading.tensors(layer, call):
+            if isinstance(tokens, Tensor):
+                used[sliced.module] |= set(tokens.flatten().tolist()) - {layer.padding_idx}
+
+    chunk = samples_per_chunk(activation_bytes(objective, inputs[:1]))
+    for start in range(0, len(inputs), chunk):
+        _run(objective, theta, tables, inputs[start : start + chunk], look)
+    return used
+
+
+def _run(objective: Objective, theta: Tensor, slices: SliceMap, inputs: Tensor, see: See) -> Tensor:
+    """The outputs (b, ...), with `see(sliced layer, its watched module, call)` called at each call."""
+    with _watching(objective.module, slices, see), differentiable_attention(), torch.no_grad():
+        return objective.outputs(objective.space.unflatten(theta), inputs)
+
+
+@contextmanager
+def _watching(module: nn.Module, slices: SliceMap, see: See) -> Iterator[None]:
+    """Hooks that call `see`; they go whatever happens."""
+
+    def hook_for(sliced: SlicedLayer) -> Callable[..., None]:
+        def hook(layer: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object) -> None:
+            see(sliced, layer, Call(arguments, keywords, output))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for sliced in slices.layers:
+            watched = module.get_submodule(sliced.watched)
+            hooks.callback(watched.register_forward_hook(hook_for(sliced), with_kwargs=True).remove)
+        yield

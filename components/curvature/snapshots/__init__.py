@@ -1,0 +1,1 @@
+"""Curvature that is kept from training, so that a removal needs the removed samples alone."""

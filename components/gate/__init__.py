@@ -1,0 +1,1 @@
+"""Whether an updated model may be promoted."""

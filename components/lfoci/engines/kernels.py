@@ -1,0 +1,399 @@
+"""The compiled part of L-FOCI's search on the CPU: plain loops, with eight candidates in a register.
+
+Axes: N rows, in descending order of the response; p columns; s columns taken, X; c candidates, z; k places
+in a row's list; n = ceil(N / 8) packs of rows.
+
+Squared distances are added in the order in which the columns were taken, and that of the candidate last.
+Where rounding makes two rows equally near, the one nearer in X alone is taken, then the one with the larger
+response.
+
+Kernels are compiled when first called, which takes seconds, and cached: beside this file or, where that is
+read-only, in the user's cache folder (NUMBA_CACHE_DIR names another). Shapes and types are trusted: cpu.py makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from oubli.components.lfoci.engines import simd as vector_type
+from oubli.components.lfoci.engines.simd import WIDTH, load, pick, some, spread, store
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Rows = NDArray[np.unsignedinteger]
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+STRIDE = 2  # places of a list walked between two looks at whether any lane goes on; each list ends in as many infs
+_ROWS_BETWEEN_CHECKS = 16  # looking at the shared bound costs as much as a row's search
+_FORESEEN = 4  # neighbours that tell how far a row will fall short; 2 to 16 do as well
+_SAMPLED = 8  # a list's radius is the 8th smallest of a sample: its length then varies by a third
+
+
+# numba compiles anew when this file changes; what the vector type does is compiled into the kernels as well.
+_VECTOR_TYPE = hashlib.sha256(inspect.getsource(vector_type).encode()).hexdigest()[:12]
+
+
+def _compiled(function: Kernel) -> Kernel:
+    """`function` compiled on its first call; other threads run Python meanwhile."""
+    function.__qualname__ = f"{function.__name__}_{_VECTOR_TYPE}"  # part of the cache's file names
+    try:
+        return cast(Kernel, njit(nogil=True, error_model="numpy", cache=True)(function))
+    except RuntimeError:
+        # Neither this folder nor the user's cache folder can be written: each process compiles for itself.
+        return cast(Kernel, njit(nogil=True, error_model="numpy")(function))
+
+
+@_compiled
+def sort(values: Floats, columns: Integers, order: Rows) -> None:
+    """Fill row c of (p, N) `order` with the order that sorts row c of (p, N) `values`, for each c of `columns`.
+
+    Batcher's merge exchange (Knuth, The Art of Computer Programming, vol. 3, 5.2.2M) compares at places that do not
+    depend on the values, so that eight columns are sorted side by side. A row's number rides in the last bits of its
+    value; what the lost bits leave out of order is then put right.
+    """
+    count = values.shape[1]
+    keys = np.empty((count, WIDTH))
+    bits = keys.view(np.int64)
+    number = _mask(count)
+    for block in range(0, columns.size, WIDTH):
+        lanes = min(WIDTH, columns.size - block)
+        for lane in range(WIDTH):
+            column = values[columns[block + min(lane, lanes - 1)]]
+            for row in range(count):
+                keys[row, lane] = column[row]
+        for row in range(count):
+            for lane in range(WIDTH):
+                bits[row, lane] = (bits[row, lane] & ~number) | row
+        _merge_exchange(keys)
+        for lane in range(lanes):
+            column, found = values[columns[block + lane]], order[columns[block + lane]]
+            for place in range(count):
+                row = bits[place, lane] & number
+                at = place
+                while at > 0 and column[found[at - 1]] > column[row]:
+                    found[at] = found[at - 1]
+                    at -= 1
+                found[at] = row
+
+
+@_compiled
+def _mask(count: int) -> int:
+    """The bits that hold every number below `count`."""
+    mask = np.int64(1)
+    while mask < count:
+        mask *= 2
+    return int(mask - 1)
+
+
+@_compiled
+def _merge_exchange(keys: Floats) -> None:
+    """Sort each of the 8 columns of (N, 8) `keys`."""
+    count = keys.shape[0]
+    top = 1
+    while 2 * top < count:
+        top *= 2
+    step = top
+    while step > 0:
+        reach, offset, apart = top, 0, step
+        while True:
+            for start in range(offset, count - apart, 2 * step):
+                for low in range(start, min(start + step, count - apart)):
+                    first, second = load(keys, low), load(keys, low + apart)
+                    swap = second < first
+                    store(keys, low, pick(swap, second, first))
+                    store(keys, low + apart, pick(swap, first, second))
+            if reach == step:
+                break
+            apart = reach - step
+            reach //= 2
+            offset = step
+        step //= 2
+
+
+@_compiled
+def adjacent(values: Floats, columns: Integers, order: Rows, ranks: Integers) -> Floats:
+    """(c,) float64 shortfalls of `columns` of the (p, N) values, each by itself, given their sorted order."""
+    count = values.shape[1]
+    found = np.empty(columns.size)
+    ordered = np.empty(count + 4)
+    rank = np.empty(count + 4, dtype=np.int64)
+    # Beyond both ends, far off and each at a distance of its own.
+    ordered[:2], ordered[count + 2 :] = (-1e150, -1e140), (1e140, 1e150)
+    for c in range(columns.size):
+        column, sorted_rows = values[columns[c]], order[columns[c]]
+        for place in range(count):
+            ordered[place + 2] = column[sorted_rows[place]]
+            rank[place + 2] = ranks[sorted_rows[place]]
+        total, tied = 0, False
+        for place in range(2, count + 2):
+            here = ordered[place]
+            left, right = (here - ordered[place - 1]) ** 2, (ordered[place + 1] - here) ** 2
+            nearest = rank[place - 1] if left < right else rank[place + 1]
+            total += max(0, rank[place] - nearest)
+            tied |= left == right
+            tied |= left == (here - ordered[place - 2]) ** 2
+            tied |= right == (ordered[place + 2] - here) ** 2
+        found[c] = _adjacent_tied(column, sorted_rows, ranks) if tied else total
+    return found
+
+
+@_compiled
+def _adjacent_tied(column: Floats, order: Rows, ranks: Integers) -> int:
+    """The same for one column in which rounding makes some rows equally near."""
+    total = 0
+    for place in range(column.size):
+        row = order[place]
+        nearest, gap = np.int64(-1), np.inf
+        for side in (-1, 1):
+            at = place + side
+            while 0 <= at < column.size:
+                distance = (column[order[at]] - column[row]) ** 2
+                if distance > gap:
+                    break
+                if distance < gap or np.int64(order[at]) < nearest:
+                    nearest, gap = np.int64(order[at]), distance
+                at += side
+        total += max(0, ranks[row] - ranks[nearest])
+    return total
+
+
+@_compiled
+def _distances(packs: Floats, row: int, out: Floats) -> None:
+    """Fill (n, 8) `out` with the squared distances in X from `row`, infinite to itself.
+
+    packs: (s, n, 8), X by column, its N rows eight at a time, then inf.
+    """
+    for pack in range(out.shape[0]):
+        total = spread(0.0)
+        for column in packs:
+            gap = load(column, pack) - spread(column[row // WIDTH, row % WIDTH])
+            total = total + gap * gap
+        store(out, pack, total)
+    out[row // WIDTH, row % WIDTH] = np.inf
+
+
+@_compiled
+def _radius(distances: Floats, length: int) -> float:
+    """A radius within which there are about `length` of the (N,) distances."""
+    smallest = np.full(_SAMPLED, np.inf)
+    for place in range(0, distances.size, max(1, length // _SAMPLED)):
+        distance = distances[place]
+        at = _SAMPLED - 1
+        if distance < smallest[at]:
+            while at > 0 and smallest[at - 1] > distance:
+                smallest[at] = smallest[at - 1]
+                at -= 1
+            smallest[at] = distance
+    return smallest[_SAMPLED - 1]  # type: ignore[no-any-return]
+
+
+@_compiled
+def _within(distances: Floats, radius: float, out: Rows) -> int:
+    """Write the rows nearer than `radius` to `out`, ascending; return how many. distances: (n, 8)."""
+    found = 0
+    limit = spread(radius)
+    for pack in range(distances.shape[0]):
+        if some(load(distances, pack) < limit):
+            for lane in range(WIDTH):
+                out[found] = pack * WIDTH + lane
+                found += distances[pack, lane] < radius
+    return found
+
+
+@_compiled
+def nearest_few(
+    packs: Floats,
+    start: int,
+    stop: int,
+    length: int,
+    near: Floats,
+    rows: Rows,
+    reach: Floats,
+    ranks: Floats,
+    foreseen: Floats,
+) -> None:
+    """Fill the lists of rows start..stop: every row within a radius that holds about `length`.
+
+    foreseen: (N,), how much a row falls short with its nearest few, on average.
+    """
+    count = near.shape[0]
+    places = near.shape[1] - STRIDE
+    distances = np.empty((WIDTH, packs.shape[1], packs.shape[2]))
+    flat = distances.reshape(WIDTH, -1)[:, :count]
+    inside = np.empty((WIDTH, count + 1), dtype=np.uint32)
+    found = np.empty(WIDTH, dtype=np.int64)
+    keys = np.empty((places, WIDTH))
+    bits = keys.view(np.int64)
+    number = _mask(places)
+    for first in range(start, stop, WIDTH):
+        lanes = min(WIDTH, stop - first)
+        keys[:] = np.inf
+        for lane in range(lanes):
+            _distances(packs, first + lane, distances[lane])
+            reach[first + lane] = np.inf if places == count - 1 else _radius(flat[lane], length)
+            found[lane] = _within(distances[lane], reach[first + lane], inside[lane])
+            if found[lane] > places or 4 * found[lane] < length:
+                reach[first + lane] = np.partition(flat[lane], length)[length]
+                found[lane] = _within(distances[lane], reach[first + lane], inside[lane])
+            for place in range(found[lane]):
+                keys[place, lane] = flat[lane, inside[lane, place]]
+                bits[place, lane] = (bits[place, lane] & ~number) | place
+        _merge_exchange(keys[: found[:lanes].max()])
+        for lane in range(lanes):
+            row = first + lane
+            for place in range(found[lane]):
+                other = inside[lane, bits[place, lane] & number]
+                distance = flat[lane, other]
+                at = place
+                while at > 0 and near[row, at - 1] > distance:
+                    near[row, at] = near[row, at - 1]
+                    rows[row, at] = rows[row, at - 1]
+                    at -= 1
+                near[row, at] = distance
+                rows[row, at] = other
+            near[row, found[lane] : found[lane] + STRIDE] = np.inf
+            rows[row, found[lane] : found[lane] + STRIDE] = row
+            foreseen[row] = 0.0
+            few = min(found[lane], _FORESEEN)
+            for place in range(few):
+                foreseen[row] += max(0.0, ranks[row] - ranks[rows[row, place]]) / few
+
+
+@_compiled
+def search(
+    values: Floats,
+    order: Rows,
+    chosen: Integers,
+    first: int,
+    stride: int,
+    taken: Floats,
+    near: Floats,
+    rows: Rows,
+    reach: Floats,
+    visits: Integers,
+    ranks: Floats,
+    pace: Floats,
+    bound: Floats,
+    shortfalls: Floats,
+    hopes: Floats,
+) -> None:
+    """Shortfalls beside X of every `stride`-th block of 8 of the (c,) `chosen` columns, from block `first`.
+
+    A block is abandoned once each of its candidates has fallen short by more than bound[0], the least so
+    far of all threads. Writing it is a race that only costs time: a bound is always one that some candidate
+    reached. shortfalls: (p,), written where exact. hopes: (p,), the same or, where abandoned, what it was
+    heading for.
+    """
+    count = ranks.size
+    z = np.empty((count, WIDTH))
+    totals = np.empty((1, WIDTH))
+    bests = np.empty((1, WIDTH))
+    found = np.empty((1, WIDTH))
+    finished = np.empty((1, WIDTH))
+    zero, one, infinity = spread(0.0), spread(1.0), spread(np.inf)
+    for block in range(first, chosen.size // WIDTH, stride):
+        lanes = chosen[block * WIDTH : (block + 1) * WIDTH]
+        for lane in range(WIDTH):
+            column = values[lanes[lane]]
+            for row in range(count):
+                z[row, lane] = column[row]
+        total = zero
+        alive = zero < one
+        visited = 0
+        while visited < count:
+            if visited % _ROWS_BETWEEN_CHECKS == 0:
+                alive = alive & (total <= spread(bound[0]))
+                if not some(alive):
+                    break
+            row = visits[visited]
+            visited += 1
+            here = load(z, row)
+            # Nothing is nearer than 0: lanes that are out of the race ask for no further steps.
+            best, rank = pick(alive, infinity, zero), zero
+            k = 0
+            while some(spread(near[row, k]) < best):
+                for _ in range(STRIDE):
+                    other = rows[row, k]
+                    gap = load(z, other) - here
+                    distance = spread(near[row, k]) + gap * gap
+                    closer = distance < best
+                    best = pick(closer, distance, best)
+                    rank = pick(closer, spread(ranks[other]), rank)
+                    k += 1
+            if some(spread(reach[row]) <= best):
+                store(bests, 0, best)
+                store(found, 0, rank)
+                for lane in range(WIDTH):
+                    if reach[row] <= bests[0, lane]:
+                        found[0, lane] = _outside(
+                            values[lanes[lane]], order[lanes[lane]], taken, row, reach[row], bests[0, lane],
+                            found[0, lane], ranks,
+                        )  # fmt: skip
+                rank = load(found, 0)
+            lost = spread(ranks[row]) - rank
+            total = total + pick(zero < lost, lost, zero)
+        store(totals, 0, total)
+        store(finished, 0, pick(alive, one, zero))
+        for lane in range(WIDTH):
+            if visited == count and finished[0, lane] == 1.0:
+                shortfalls[lanes[lane]] = totals[0, lane]
+                hopes[lanes[lane]] = totals[0, lane]
+                bound[0] = min(bound[0], totals[0, lane])
+            else:
+                hopes[lanes[lane]] = totals[0, lane] / max(pace[visited - 1], 1e-3)
+
+
+@_compiled
+def _outside(
+    column: Floats,
+    sorted_rows: Rows,
+    taken: Floats,
+    row: int,
+    reach: float,
+    best: float,
+    rank: float,
+    ranks: Floats,
+) -> float:
+    """Rank of the nearest other of `row` for one candidate, where its list ended before its search did.
+
+    reach: where that was. best, rank: squared distance and rank of the nearest in the list. Walks outward
+    from the row in the candidate's own order: a row outside the list is at least `reach` away in X.
+    """
+    here = column[row]
+    low, high = 0, column.size
+    while low < high:
+        middle = (low + high) // 2
+        if column[sorted_rows[middle]] < here:
+            low = middle + 1
+        else:
+            high = middle
+    alone, nearest = -1.0, np.int64(row)  # whatever the list holds is nearer in X than what it does not
+    for start, side in ((low - 1, -1), (low, 1)):
+        at = start
+        while 0 <= at < column.size:
+            other = sorted_rows[at]
+            at += side
+            if other == row:
+                continue
+            gap = column[other] - here
+            if reach + gap * gap > best:
+                break
+            near = 0.0
+            for place in range(taken.shape[1]):
+                apart = taken[other, place] - taken[row, place]
+                near += apart * apart
+            distance = near + gap * gap
+            if (
+                distance < best
+                or (distance == best and near < alone)
+                or (distance == best and near == alone and other < nearest)
+            ):
+                best, alone, nearest = distance, near, np.int64(other)
+    return ranks[nearest] if nearest != row else rank

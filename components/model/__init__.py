@@ -1,0 +1,1 @@
+"""F(w): samples, losses, parameters, the objective and its gradients."""

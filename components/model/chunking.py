@@ -1,0 +1,75 @@
+"""How many samples to take at once, from what one sample costs in memory.
+
+Axes: b samples of a chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from oubli.components.errors import ConfigurationError
+from oubli.components.model.attention import differentiable_attention
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import SampleSource
+
+MEMORY_BUDGET_BYTES = 256 * 2**20
+"""What one chunk's temporaries may take: well inside any worker, and past the point where larger chunks run faster."""
+
+LARGEST_CHUNK = 1024
+
+
+def samples_per_chunk(bytes_per_sample: int, budget_bytes: int = MEMORY_BUDGET_BYTES) -> int:
+    """The largest chunk within the budget, at least 1 and at most LARGEST_CHUNK."""
+    return max(1, min(LARGEST_CHUNK, budget_bytes // max(1, bytes_per_sample)))
+
+
+def activation_bytes(objective: Objective, inputs: Tensor) -> int:
+    """Bytes that one more sample takes in a forward pass: its input and every tensor that an operation makes of it.
+
+    inputs: (1, ...), prepared. Measured, since it follows neither from the parameter count nor from the input: the
+    difference between passes over two and over one sample, so that what all samples share (masks, reparametrised
+    weights) is not counted. Attention counts with its scores, as `differentiable_attention` computes it.
+    """
+    one, two = (_bytes_made(objective, torch.cat([inputs] * count)) for count in (1, 2))
+    return inputs.nbytes + max(0, two - one)
+
+
+def _bytes_made(objective: Objective, inputs: Tensor) -> int:
+    made = _Allocations()
+    with made, differentiable_attention(), torch.no_grad():
+        objective.outputs({}, inputs)
+    return made.total
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is not typed
+    """Sums the bytes of what operations return anew; views and tensors changed in place cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        returned = result if isinstance(result, tuple) else (result,)
+        for what, declared in zip(returned, func._schema.returns, strict=False):
+            if declared.alias_info is None:
+                self.total += sum(one.nbytes for one in tree_leaves(what) if isinstance(one, Tensor))
+        return result
+
+
+def first_sample(objective: Objective, source: SampleSource) -> Tensor:
+    """The first sample's prepared input, (1, ...); ConfigurationError for an empty source."""
+    if len(source) == 0:
+        raise ConfigurationError("The sample source is empty.", remedy="Pass at least one sample.")
+    return objective.prepare(next(iter(source.batches(1)))).inputs
+
+
+def pass_chunk(objective: Objective, source: SampleSource, budget_bytes: int = MEMORY_BUDGET_BYTES) -> int:
+    """Chunk size for a pass over a source whose gradient is summed: the graph's activations, and their gradients."""
+    return samples_per_chunk(3 * activation_bytes(objective, first_sample(objective, source)), budget_bytes)

@@ -1,0 +1,1 @@
+"""The ways to remove samples from a trained model."""

@@ -1,6 +1,0 @@
-"""Which columns explain a response: CODEC, L-CODEC and L-FOCI."""
-
-from oubli.components.selection.codec import codec, l_codec
-from oubli.components.selection.foci import Selection, StopReason, l_foci, l_foci_many
-
-__all__ = ["Selection", "StopReason", "codec", "l_codec", "l_foci", "l_foci_many"]

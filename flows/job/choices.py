@@ -1,0 +1,71 @@
+"""What `auto` and empty settings mean for a model: the one place where a removal's defaults are decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
+from oubli.components.curvature.kinds import CurvatureKind
+from oubli.registry.removals.removal_job import Curvature, Order, Selection, SnapshotUse, UnlearnConfig
+from oubli.registry.training.training_record import TokensDecoder, TrainingRecord
+
+# One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
+_CONVEX_STEPS, _NETWORK_STEPS = 2, 1
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A removal's settings with nothing left open."""
+
+    config: UnlearnConfig
+    record: TrainingRecord
+
+    @property
+    def selection(self) -> BlockSelection:
+        """All parameters of a convex model, where the update is exact in the limit; else the Markov blanket."""
+        if self.config.selection is Selection.AUTO:
+            return BlockSelection.FULL if self.record.convex else BlockSelection.L_FOCI
+        return BlockSelection(self.config.selection.value)
+
+    @property
+    def curvature(self) -> CurvatureKind:
+        """The generalised Gauss-Newton matrix: the Hessian of a convex model, and never indefinite on a network."""
+        if self.config.curvature is Curvature.AUTO:
+            return CurvatureKind.GGN
+        return CurvatureKind(self.config.curvature.value)
+
+    @property
+    def steps(self) -> int:
+        if self.config.use_snapshot is SnapshotUse.ALWAYS:
+            return 1
+        return self.config.steps or (_CONVEX_STEPS if self.record.convex else _NETWORK_STEPS)
+
+    @property
+    def may_use_snapshot(self) -> bool:
+        """Whether a snapshot, where there is one, takes the place of a pass over the retained samples."""
+        if self.config.use_snapshot is not SnapshotUse.AUTO:
+            return self.config.use_snapshot is SnapshotUse.ALWAYS
+        # A second step needs the gradient where the first one ended, which no snapshot knows.
+        asked_otherwise = self.config.curvature is not Curvature.AUTO or self.config.curvature_samples is not None
+        return self.steps == 1 and self.config.order is Order.BATCH and not asked_otherwise
+
+    @property
+    def needs_secant(self) -> bool:
+        return self.curvature is CurvatureKind.FINITE_DIFFERENCE
+
+    @property
+    def perturbation(self) -> Perturbation:
+        """Noise on images and numbers, other words in texts."""
+        decoder = self.record.decoder
+        if isinstance(decoder, TokensDecoder):
+            vocabulary = TokenVocabulary(decoder.vocabulary, frozenset(decoder.special), decoder.padding)
+            return TokenPerturbation(vocabulary, self.config.token_replacements)
+        return GaussianPerturbation(self.config.perturbation_sigma)
+
+    @property
+    def damping(self) -> str:
+        """The rule by which the damping is found, in words."""
+        if self.config.damping is not None:
+            return f"{self.config.damping:g}, as configured"
+        return "none (convex)" if self.record.convex else "relative to the mean curvature"

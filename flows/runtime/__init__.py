@@ -1,0 +1,1 @@
+"""What belongs to Prefect: retries, progress and the page of an outcome."""

@@ -1,0 +1,1 @@
+"""Training a model, and training it again without what was removed."""

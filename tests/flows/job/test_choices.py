@@ -1,0 +1,110 @@
+"""What is left open in a configuration, and what a model makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
+from oubli.components.curvature.kinds import CurvatureKind
+from oubli.flows.job.choices import Choices
+from oubli.registry.removals.removal_job import Curvature, Selection, UnlearnConfig
+from oubli.registry.training.training_record import (
+    DatasetReference,
+    FactoryReference,
+    TokensDecoder,
+    TrainingRecord,
+    VectorDecoder,
+)
+
+
+def choices(*, convex: bool = False, decoder: Any = None, **config: Any) -> Choices:
+    record = TrainingRecord(
+        dataset=DatasetReference(uri="/data", sha256="ab" * 32),
+        decoder=decoder or VectorDecoder(columns=("values",)),
+        loss="cross_entropy",
+        l2=1e-2,
+        n=30,
+        seed=0,
+        factory=FactoryReference(target="a.b:c"),
+        retrain=FactoryReference(target="a.b:d"),
+        convex=convex,
+    )
+    return Choices(UnlearnConfig.model_validate(config), record)
+
+
+def test_every_selection_and_curvature_of_the_core_can_be_asked_for() -> None:
+    # Written twice: a configuration's form knows `auto`, and is read without the numeric core's imports.
+    assert {one.value for one in Selection} == {one.value for one in BlockSelection} | {"auto"}
+    assert {one.value for one in Curvature} == {one.value for one in CurvatureKind} | {"auto"}
+
+
+def test_what_a_convex_model_gets() -> None:
+    found = choices(convex=True)
+    assert (found.selection, found.curvature, found.steps) == (BlockSelection.FULL, CurvatureKind.GGN, 2)
+    assert not found.may_use_snapshot
+    assert found.damping == "none (convex)"
+
+
+def test_what_a_network_gets() -> None:
+    found = choices()
+    assert (found.selection, found.curvature, found.steps) == (BlockSelection.L_FOCI, CurvatureKind.GGN, 1)
+    assert found.may_use_snapshot
+    assert found.damping == "relative to the mean curvature"
+
+
+@pytest.mark.parametrize("convex", [True, False])
+def test_what_is_asked_for_is_done(convex: bool) -> None:
+    found = choices(convex=convex, selection="random", block_size=5, curvature="kfac", steps=3, damping=0.25)
+    assert (found.selection, found.curvature, found.steps) == (BlockSelection.RANDOM, CurvatureKind.KFAC, 3)
+    assert found.damping == "0.25, as configured"
+
+
+@pytest.mark.parametrize(
+    ("config", "may"),
+    [
+        ({}, True),
+        ({"use_snapshot": "never"}, False),
+        ({"use_snapshot": "always"}, True),
+        ({"steps": 2}, False),
+        ({"order": "one_at_a_time"}, False),
+        # Whoever names a curvature, or the samples for one, means that one.
+        ({"curvature": "ggn"}, False),
+        ({"curvature_samples": 10}, False),
+    ],
+)
+def test_when_a_snapshot_is_taken(config: dict[str, Any], may: bool) -> None:
+    assert choices(**config).may_use_snapshot is may
+
+
+def test_a_convex_model_takes_one_step_from_a_snapshot_that_it_must_take() -> None:
+    found = choices(convex=True, use_snapshot="always")
+    assert found.may_use_snapshot
+    assert found.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"use_snapshot": "always", "steps": 2}, "a snapshot serves one step, but steps is 2"),
+        ({"use_snapshot": "always", "curvature": "kfac"}, "holds its own curvature, but curvature is 'kfac'"),
+        ({"use_snapshot": "always", "order": "one_at_a_time"}, "exclude each other"),
+        ({"order": "one_at_a_time", "curvature_samples": 5}, "leave curvature_samples out"),
+        ({"selection": "random"}, "selection 'random' needs a block_size"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        choices(**config)
+
+
+def test_how_inputs_are_perturbed() -> None:
+    assert choices(perturbation_sigma=0.3).perturbation == GaussianPerturbation(0.3)
+    words = choices(decoder=TokensDecoder(length=4, vocabulary=9, padding=8, special=(0, 1)), token_replacements=2)
+    found = words.perturbation
+    assert isinstance(found, TokenPerturbation)
+    assert found.replacements == 2
+    assert (found.vocabulary.size, found.vocabulary.special, found.vocabulary.padding) == (9, frozenset({0, 1}), 8)
