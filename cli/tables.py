@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oubli.registry.removals.removal_job import RemovalOutcome, Status
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 
 if TYPE_CHECKING:
     from oubli.registry.models.model_registry import RegisteredVersion

@@ -33,7 +33,7 @@ from oubli.components.measures.evaluation import Evaluation
 from oubli.flows.job.choices import Choices
 from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.storage.digests import store_digest
 from oubli.registry.training.training_data import TrainingData
@@ -129,7 +129,7 @@ class Account:
             return theta, 0.0
         sigma = account.sigma(self.removed)
         # Known to the store alone: who could draw the noise again could take it off. And the same in every retry.
-        secret = store_digest(self.job.store_root, ["noise", self.job.outcome])
+        secret = store_digest(self.job.store_root, ["noise", self.job.key])
         generator = torch.Generator().manual_seed(int(secret[:_SEED_DIGITS], 16))
         return noisy(theta, sigma, generator), sigma
 

@@ -19,7 +19,7 @@ from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersio
 from oubli.registry.models.registration import experiment_for
 from oubli.registry.models.snapshots import load_snapshot
 from oubli.registry.models.weights import load_weights, weights_digest
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
 from oubli.registry.training.recipe import Recipe

@@ -10,7 +10,7 @@ from oubli.components.blocks.choosing import select_block
 from oubli.components.progress import Progress
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import save_weights
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 

@@ -15,9 +15,11 @@ from oubli.flows.stages.register import finished_outcome
 from oubli.registry.errors import RemovalSetError, TrainingDataError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.weights import save_weights, weights_digest
-from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status, UnlearnConfig, outcome_digest
+from oubli.registry.removals.job import RemovalJob, removal_key
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_set
 from oubli.registry.removals.removed_ids import removed_before
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.digests import store_digest
 from oubli.registry.training.recipe import Recipe
@@ -59,7 +61,7 @@ def fetch(
         done = made or parent
         return RemovalOutcome(
             status=Status.ALREADY_DONE if resolved.already_removed else Status.NOTHING_TO_REMOVE,
-            outcome=done.tags.get("oubli.outcome", ""),
+            removal_key=done.tags.get("oubli.outcome", ""),
             model=done.name,
             parent_version=done.tags.get("oubli.parent_version", done.version),
             version=done.version,
@@ -71,7 +73,7 @@ def fetch(
     request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
     removal_digest = store_digest(settings.store_root, resolved.new_ids)
     job = RemovalJob(
-        outcome=outcome_digest(
+        key=removal_key(
             model=parent.name,
             parent_version=parent.version,
             weights_sha256=weights_digest(weights),

@@ -11,7 +11,7 @@ import torch
 from oubli.components.model.gradients import per_sample_gradients
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import save_weights
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 

@@ -19,7 +19,8 @@ from oubli.registry.models.registration import (
 )
 from oubli.registry.models.weights import load_weights, weights_digest
 from oubli.registry.removals.aliases import move_alias
-from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status
+from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
 from oubli.registry.training.decoders import example_value
@@ -31,13 +32,13 @@ def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome
     """How this very removal ended, where an earlier run finished it."""
     stage = job.area.finished("register")
     if stage is None:
-        version = registry.by_outcome(job.model, job.outcome)
+        version = registry.by_outcome(job.model, job.key)
         if version is None or job.area.finished("fetch") is not None:
             return None
         # Made long ago, and its work area has been cleaned up.
         return RemovalOutcome(
             status=Status.ALREADY_DONE,
-            outcome=job.outcome,
+            removal_key=job.key,
             model=job.model,
             parent_version=job.parent_version,
             version=version.version,
@@ -46,7 +47,7 @@ def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome
     outcome = RemovalOutcome.model_validate(stage.facts)
     if outcome.status is Status.REFUSED:
         return outcome
-    if registry.by_outcome(job.model, job.outcome) is None:
+    if registry.by_outcome(job.model, job.key) is None:
         # Somebody deleted the version since; the work area can make it anew.
         return None
     return outcome.model_copy(update={"status": Status.ALREADY_DONE})
@@ -56,7 +57,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     """Register what `validate` judged. The version appears once, however often this runs."""
     materials = Materials(settings, job)
     # A killed attempt at this outcome left its run open.
-    close_unfinished_runs(materials.registry, materials.experiment_id, job.outcome)
+    close_unfinished_runs(materials.registry, materials.experiment_id, job.key)
     accepted = job.area.require("validate").facts["accepted"]
     outcome = _accepted(materials) if accepted else _refused(materials)
     job.area.record("register", outcome.model_dump(mode="json"), inputs=["validate"])
@@ -65,7 +66,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
 
 def _accepted(materials: Materials) -> RemovalOutcome:
     job, registry = materials.job, materials.registry
-    version = registry.by_outcome(job.model, job.outcome) or _new_version(materials)
+    version = registry.by_outcome(job.model, job.key) or _new_version(materials)
     advice = move_alias(registry, version, job.config.alias)
     outcome = _outcome(materials, Status.REGISTERED, version.version, version.run_id)
     return outcome.model_copy(update={"advice": advice})
@@ -108,11 +109,11 @@ def _new_version(materials: Materials) -> RegisteredVersion:
         version_tags={
             "oubli.method": Method.UNLEARNED.value,
             **parent.child_tags(),
-            "oubli.outcome": job.outcome,
+            "oubli.outcome": job.key,
             "oubli.weights_sha256": weights_digest(weights),
             "oubli.record": parent.tags["oubli.record"],
             "oubli.record_sha256": parent.tags["oubli.record_sha256"],
-            **store_removed(job.store_root, job.outcome, new_ids, materials.earlier),
+            **store_removed(job.store_root, job.key, new_ids, materials.earlier),
         },
         description=_description(materials, evidence),
     )
@@ -144,11 +145,11 @@ def _evidence(materials: Materials, verdict: Outcome) -> Evidence:
             "seconds": seconds,
         },
         artifacts={
-            "oubli/evidence.json": json.dumps({"outcome": job.outcome, "stages": facts}, indent=1, sort_keys=True),
+            "oubli/evidence.json": json.dumps({"outcome": job.key, "stages": facts}, indent=1, sort_keys=True),
             "oubli/config.json": job.config.model_dump_json(indent=2),
             "oubli/training_record.json": record.to_json(),
         },
-        tags={"oubli.outcome": job.outcome, "oubli.verdict": verdict.value},
+        tags={"oubli.outcome": job.key, "oubli.verdict": verdict.value},
     )
 
 
@@ -176,7 +177,7 @@ def _outcome(materials: Materials, status: Status, version: str | None, run_id: 
     fetched = job.area.require("fetch").facts
     return RemovalOutcome(
         status=status,
-        outcome=job.outcome,
+        removal_key=job.key,
         model=job.model,
         parent_version=job.parent_version,
         version=version,

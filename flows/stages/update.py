@@ -18,7 +18,8 @@ from oubli.components.progress import Progress
 from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights, save_weights
-from oubli.registry.removals.removal_job import Order, RemovalJob, SnapshotUse
+from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.unlearn_config import Order, SnapshotUse
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 

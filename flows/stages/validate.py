@@ -32,7 +32,7 @@ from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights
-from oubli.registry.removals.removal_job import RemovalJob
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 

@@ -10,14 +10,18 @@ import mlflow
 import numpy as np
 import pytest
 
+from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.errors import ConfigurationError
+from oubli.components.gate.gate import GateLimits
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.train import retrain, train
 from oubli.registry.errors import TrainingRecordError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record, set_alias
-from oubli.registry.removals.removal_job import RemovalJob, Selection, Status, UnlearnConfig
+from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.outcome import Status
 from oubli.registry.removals.removed_ids import removed_before
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.training.training_record import FactoryReference
@@ -188,7 +192,7 @@ def test_another_training_record_is_another_removal(settings: Settings, registry
     record = registry.training_record(version)
     attach_record(registry, version, record.model_copy(update={"l2": 2 * record.l2}))
     second = blobs.remove(settings, "corrected/1", [removals])
-    assert second.outcome != first.outcome
+    assert second.removal_key != first.removal_key
 
 
 def test_a_verdict_does_not_outlive_the_weights_it_judged(
@@ -215,11 +219,11 @@ def test_a_cleaned_work_area_is_no_reason_to_start_again(
     removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
     first = blobs.remove(settings, "cleaned@champion", [removals])
     store = store_for(settings.store_root)
-    for entry in list(store.list(f"{settings.store_root}/work/{first.outcome}")):
+    for entry in list(store.list(f"{settings.store_root}/work/{first.removal_key}")):
         store.delete(entry.uri)
     again = blobs.remove(settings, "cleaned@champion", [removals])
     assert (again.status, again.version) == (Status.ALREADY_DONE, "2")
-    assert not list(store.list(f"{settings.store_root}/work/{first.outcome}"))
+    assert not list(store.list(f"{settings.store_root}/work/{first.removal_key}"))
 
 
 def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
@@ -235,7 +239,7 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
         trained = train(allowing, blobs.spec("network", data_uri, factory=factory, retrain=training, convex=False))
         removals = blobs.sample_removals(allowing, "five.csv", range(1, 7))
         outcome = blobs.remove(
-            allowing, "network", [removals], UnlearnConfig(perturbations=200, max_test_accuracy_drop=0.05)
+            allowing, "network", [removals], UnlearnConfig(perturbations=200, limits=GateLimits(accuracy_drop=0.05))
         )
     assert outcome.status is Status.REGISTERED, outcome.reasons
     parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
@@ -248,7 +252,7 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
     assert run.params["curvature"] == "snapshot (dense)"
     assert stages["update"]["steps"][0]["gradient_after"] is None
     # What it was measured to do, whatever it read.
-    allowed = 1 + UnlearnConfig().max_gradient_rise
+    allowed = 1 + UnlearnConfig().limits.gradient_rise
     assert run.metrics["retained_gradient_norm"] <= allowed * run.metrics["retained_gradient_norm_parent"]
 
 
@@ -303,7 +307,7 @@ def test_a_version_deleted_by_hand_is_made_again(settings: Settings, registry: M
     registry.client.delete_model_version("deleted", first.version)
     second = blobs.remove(settings, "deleted@champion", [removals])
     assert (second.status, second.version) == (Status.REGISTERED, "3")
-    assert second.outcome == first.outcome
+    assert second.removal_key == first.removal_key
 
 
 def test_alias_of_someone_elses_version_is_not_taken_for_the_head(
@@ -317,11 +321,11 @@ def test_alias_of_someone_elses_version_is_not_taken_for_the_head(
 
 def test_full_selection_of_a_convex_model_needs_no_blanket(settings: Settings, unlearned: RegisteredVersion) -> None:
     removals = blobs.sample_removals(settings, "one.csv", range(1, 2))
-    job = fetch(settings, "convex/1", [removals], UnlearnConfig(selection=Selection.FULL))
+    job = fetch(settings, "convex/1", [removals], UnlearnConfig(selection=BlockChoice.FULL))
     assert isinstance(job, RemovalJob)
-    outcome = blobs.remove(settings, "convex/1", [removals], UnlearnConfig(selection=Selection.FULL))
+    outcome = blobs.remove(settings, "convex/1", [removals], UnlearnConfig(selection=BlockChoice.FULL))
     assert job.area.require("blanket").facts["block"] == 21
-    assert outcome.outcome == job.outcome
+    assert outcome.removal_key == job.key
 
 
 def test_register_again_after_a_crash_makes_no_second_version(
@@ -331,7 +335,7 @@ def test_register_again_after_a_crash_makes_no_second_version(
     removals = blobs.sample_removals(settings, "four.csv", range(1, 5))
     first = blobs.remove(settings, "twice@champion", [removals])
     # As after a crash between making the version and recording that it was made.
-    store_for(settings.store_root).delete(f"{settings.store_root}/work/{first.outcome}/register/manifest.json")
+    store_for(settings.store_root).delete(f"{settings.store_root}/work/{first.removal_key}/register/manifest.json")
     second = blobs.remove(settings, "twice@champion", [removals])
     assert (first.version, second.version) == ("2", "2")
     assert second.status is Status.REGISTERED
@@ -356,7 +360,7 @@ def test_each_way_to_remove_is_recorded(
     settings: Settings, registry: ModelRegistry, convex: RegisteredVersion, choice: dict[str, object]
 ) -> None:
     removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
-    config = UnlearnConfig.model_validate({**choice, "max_convex_gradient_left": 1.0})
+    config = UnlearnConfig.model_validate({**choice, "limits": {"convex_gradient_fraction": 1.0}})
     job = fetch(settings, "convex/1", [removals], config)
     outcome = blobs.remove(settings, "convex/1", [removals], config)
     assert outcome.status in (Status.REGISTERED, Status.REFUSED)

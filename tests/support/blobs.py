@@ -13,7 +13,8 @@ from oubli.flows.stages.register import register
 from oubli.flows.stages.retrain import retrain_reference
 from oubli.flows.stages.update import update
 from oubli.flows.stages.validate import validate
-from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
