@@ -31,8 +31,10 @@ from oubli.components.gate.gate import GateLimits
 from oubli.components.measures.class_shares import class_shares
 from oubli.components.measures.evaluation import Evaluation
 from oubli.flows.job.choices import Choices
+from oubli.registry.models import tags
 from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.tags import Metric
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.storage.digests import store_digest
@@ -64,7 +66,7 @@ class Account:
         versions = {one.version: one for one in self.registry.versions(self.parent.name)}
         for number in (self.parent.version, *self.parent.ancestors):
             version = versions.get(number)
-            if version is None or version.tags.get("oubli.method") != Method.UNLEARNED.value:
+            if version is None or version.tags.get(tags.METHOD) != Method.UNLEARNED.value:
                 return version
         return None
 
@@ -101,9 +103,11 @@ class Account:
         if self.origin is None or self.origin.run_id is None:
             return None
         metrics = self.registry.client.get_run(self.origin.run_id).data.metrics
-        if "test_loss" not in metrics or "test_samples" not in metrics:
+        if Metric.TEST_LOSS not in metrics or Metric.TEST_SAMPLES not in metrics:
             return None
-        return Evaluation(int(metrics["test_samples"]), metrics["test_loss"], metrics.get("test_accuracy"))
+        return Evaluation(
+            int(metrics[Metric.TEST_SAMPLES]), metrics[Metric.TEST_LOSS], metrics.get(Metric.TEST_ACCURACY)
+        )
 
     def capacity(self, theta: Tensor) -> DeletionCapacity | None:
         """The accountant of the parent's weights theta (d,); None where no privacy target is set."""
@@ -156,8 +160,8 @@ class Account:
 def capacity_metrics(statement: CapacityStatement) -> dict[str, float]:
     """What a run shows of the account; figures that are not finite are left to the sentence."""
     found = {
-        "capacity_gamma": statement.gamma,
-        "capacity_remaining": float(max(0, statement.capacity - statement.removed)),
-        "noise_sigma": statement.noise,
+        Metric.CAPACITY_GAMMA: statement.gamma,
+        Metric.CAPACITY_REMAINING: float(max(0, statement.capacity - statement.removed)),
+        Metric.NOISE_SIGMA: statement.noise,
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from oubli.components.errors import ConfigurationError
 from oubli.flows.stages.register import finished_outcome
 from oubli.registry.errors import RemovalSetError, TrainingDataError
+from oubli.registry.models import tags
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.weights import save_weights, weights_digest
 from oubli.registry.removals.job import RemovalJob, removal_key
@@ -57,13 +58,13 @@ def fetch(
     if not resolved.new_ids:
         outcomes = {request.before[each] for each in resolved.already_removed}
         # Where one removal took them all, the version that it made; else the one that lacks them all.
-        made = registry.by_outcome(parent.name, min(outcomes)) if len(outcomes) == 1 else None
+        made = registry.by_removal_key(parent.name, min(outcomes)) if len(outcomes) == 1 else None
         done = made or parent
         return RemovalOutcome(
             status=Status.ALREADY_DONE if resolved.already_removed else Status.NOTHING_TO_REMOVE,
-            removal_key=done.tags.get("oubli.outcome", ""),
+            removal_key=done.tags.get(tags.REMOVAL_KEY, ""),
             model=done.name,
-            parent_version=done.tags.get("oubli.parent_version", done.version),
+            parent_version=done.tags.get(tags.PARENT_VERSION, done.version),
             version=done.version,
             run_id=done.run_id,
             **counts,
@@ -77,7 +78,7 @@ def fetch(
             model=parent.name,
             parent_version=parent.version,
             weights_sha256=weights_digest(weights),
-            record_sha256=parent.tags["oubli.record_sha256"],
+            record_sha256=parent.tags[tags.RECORD_SHA256],
             removal_digest=removal_digest,
             config=config,
         ),

@@ -8,15 +8,17 @@ import pyarrow.parquet as pq
 
 from oubli.components.gate.gate import Outcome
 from oubli.flows.job.materials import Materials
+from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
-    Evidence,
+    RunRecord,
     close_unfinished_runs,
     log_run,
     register_version,
     signature_for,
 )
+from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Artifact, Metric, Param
 from oubli.registry.models.weights import load_weights, weights_digest
 from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.job import RemovalJob
@@ -26,13 +28,22 @@ from oubli.registry.settings import Settings
 from oubli.registry.training.decoders import example_value
 
 _STAGES = ("fetch", "gradients", "blanket", "update", "retrain", "validate")
+_DESCRIBED = (
+    Metric.FORGET_LOSS,
+    Metric.RETAINED_LOSS,
+    Metric.TEST_LOSS,
+    Metric.FORGET_ACCURACY,
+    Metric.RETAINED_ACCURACY,
+    Metric.TEST_ACCURACY,
+)
+"""The figures that a version's description shows."""
 
 
 def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome | None:
     """How this very removal ended, where an earlier run finished it."""
     stage = job.area.finished("register")
     if stage is None:
-        version = registry.by_outcome(job.model, job.key)
+        version = registry.by_removal_key(job.model, job.key)
         if version is None or job.area.finished("fetch") is not None:
             return None
         # Made long ago, and its work area has been cleaned up.
@@ -47,7 +58,7 @@ def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome
     outcome = RemovalOutcome.model_validate(stage.facts)
     if outcome.status is Status.REFUSED:
         return outcome
-    if registry.by_outcome(job.model, job.key) is None:
+    if registry.by_removal_key(job.model, job.key) is None:
         # Somebody deleted the version since; the work area can make it anew.
         return None
     return outcome.model_copy(update={"status": Status.ALREADY_DONE})
@@ -56,7 +67,7 @@ def finished_outcome(registry: ModelRegistry, job: RemovalJob) -> RemovalOutcome
 def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     """Register what `validate` judged. The version appears once, however often this runs."""
     materials = Materials(settings, job)
-    # A killed attempt at this outcome left its run open.
+    # A killed attempt at this removal left its run open.
     close_unfinished_runs(materials.registry, materials.experiment_id, job.key)
     accepted = job.area.require("validate").facts["accepted"]
     outcome = _accepted(materials) if accepted else _refused(materials)
@@ -66,7 +77,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
 
 def _accepted(materials: Materials) -> RemovalOutcome:
     job, registry = materials.job, materials.registry
-    version = registry.by_outcome(job.model, job.key) or _new_version(materials)
+    version = registry.by_removal_key(job.model, job.key) or _new_version(materials)
     advice = move_alias(registry, version, job.config.alias)
     outcome = _outcome(materials, Status.REGISTERED, version.version, version.run_id)
     return outcome.model_copy(update={"advice": advice})
@@ -78,7 +89,7 @@ def _refused(materials: Materials) -> RemovalOutcome:
         materials.registry,
         experiment_id=materials.experiment_id,
         run_name=f"refused removal from {parent.label}",
-        evidence=_evidence(materials, Outcome.REFUSED),
+        run_record=_run_record(materials, Outcome.REFUSED),
     )
     return _outcome(materials, Status.REFUSED, None, run_id).model_copy(
         update={
@@ -95,7 +106,7 @@ def _new_version(materials: Materials) -> RegisteredVersion:
     module = materials.recipe.module(weights)
     with job.area.require("fetch").open("removed.parquet") as path:
         new_ids = pq.read_table(path).column("sample_id").to_pylist()
-    evidence = _evidence(materials, Outcome.ACCEPTED)
+    run_record = _run_record(materials, Outcome.ACCEPTED)
     return register_version(
         materials.registry,
         name=job.model,
@@ -105,21 +116,21 @@ def _new_version(materials: Materials) -> RegisteredVersion:
         example_value=example_value(materials.recipe.record.decoder),
         experiment_id=materials.experiment_id,
         run_name=f"removal from {parent.label}",
-        evidence=evidence,
+        run_record=run_record,
         version_tags={
-            "oubli.method": Method.UNLEARNED.value,
+            tags.METHOD: Method.UNLEARNED.value,
             **parent.child_tags(),
-            "oubli.outcome": job.key,
-            "oubli.weights_sha256": weights_digest(weights),
-            "oubli.record": parent.tags["oubli.record"],
-            "oubli.record_sha256": parent.tags["oubli.record_sha256"],
+            tags.REMOVAL_KEY: job.key,
+            tags.WEIGHTS_SHA256: weights_digest(weights),
+            tags.RECORD: parent.tags[tags.RECORD],
+            tags.RECORD_SHA256: parent.tags[tags.RECORD_SHA256],
             **store_removed(job.store_root, job.key, new_ids, materials.earlier),
         },
-        description=_description(materials, evidence),
+        description=_description(materials, run_record),
     )
 
 
-def _evidence(materials: Materials, verdict: Outcome) -> Evidence:
+def _run_record(materials: Materials, verdict: Outcome) -> RunRecord:
     job, record = materials.job, materials.recipe.record
     facts = {name: stage.facts for name in _STAGES if (stage := job.area.finished(name)) is not None}
     lineage = Lineage(
@@ -137,37 +148,38 @@ def _evidence(materials: Materials, verdict: Outcome) -> Evidence:
         privacy=facts["validate"]["privacy"],
     )
     seconds = sum(facts[name]["seconds"] for name in ("gradients", "blanket", "update"))
-    return Evidence(
+    return RunRecord(
         params=lineage.params(record),
         metrics={
             **facts["validate"]["metrics"],
-            "removed_in_all": float(lineage.removed_in_all),
-            "seconds": seconds,
+            Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
+            Metric.SECONDS: seconds,
         },
         artifacts={
-            "oubli/evidence.json": json.dumps({"outcome": job.key, "stages": facts}, indent=1, sort_keys=True),
-            "oubli/config.json": job.config.model_dump_json(indent=2),
-            "oubli/training_record.json": record.to_json(),
+            Artifact.EVIDENCE: json.dumps({"removal_key": job.key, "stages": facts}, indent=1, sort_keys=True),
+            Artifact.CONFIG: job.config.model_dump_json(indent=2),
+            Artifact.TRAINING_RECORD: record.to_json(),
         },
-        tags={"oubli.outcome": job.key, "oubli.verdict": verdict.value},
+        tags={tags.REMOVAL_KEY: job.key, tags.VERDICT: verdict.value},
     )
 
 
-def _description(materials: Materials, evidence: Evidence) -> str:
-    job, metrics = materials.job, evidence.metrics
+def _description(materials: Materials, run_record: RunRecord) -> str:
+    job, metrics = materials.job, run_record.metrics
+    retrained = " retrained |" if Metric.TEST_LOSS + OF_RETRAINED in metrics else ""
     lines = [
-        f"{evidence.params['removed']} samples removed from version {job.parent_version} without retraining "
-        f"({evidence.params['removed_in_all']} since training).",
+        f"{run_record.params[Param.REMOVED]} samples removed from version {job.parent_version} without retraining "
+        f"({run_record.params[Param.REMOVED_IN_ALL]} since training).",
         "",
-        "| | parent | this version |" + (" retrained |" if "test_loss_retrained" in metrics else ""),
-        "|---|---|---|" + ("---|" if "test_loss_retrained" in metrics else ""),
+        f"| | parent | this version |{retrained}",
+        "|---|---|---|" + ("---|" if retrained else ""),
     ]
-    for name in ("forget_loss", "retained_loss", "test_loss", "forget_accuracy", "retained_accuracy", "test_accuracy"):
-        cells = [metrics[key] for key in (f"{name}_parent", name, f"{name}_retrained") if key in metrics]
+    for name in _DESCRIBED:
+        cells = [metrics[name + suffix] for suffix in (OF_PARENT, "", OF_RETRAINED) if name + suffix in metrics]
         if cells:
             lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |")
-    if evidence.params["privacy"] != "none":
-        lines += ["", evidence.params["privacy"]]
+    if run_record.params[Param.PRIVACY] != "none":
+        lines += ["", run_record.params[Param.PRIVACY]]
     lines += ["", "A record of what was run and measured. It does not prove that nothing of the samples is left."]
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ from oubli.components.measures.membership import membership_auc, membership_scor
 from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
 from oubli.flows.job.materials import Materials
+from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
 from oubli.registry.models.weights import load_weights
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
@@ -63,17 +64,17 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
         started = time.perf_counter()
         parent = _measure(materials, materials.objective, materials.theta)
         metrics = {
-            **parent.metrics("_parent"),
-            "forget_samples": len(materials.removed),
-            "retained_samples": len(materials.retained),
-            "test_samples": len(materials.test),
-            "removed_since_training": materials.account.removed,
+            **parent.metrics(OF_PARENT),
+            Metric.FORGET_SAMPLES: len(materials.removed),
+            Metric.RETAINED_SAMPLES: len(materials.retained),
+            Metric.TEST_SAMPLES: len(materials.test),
+            Metric.REMOVED_SINCE_TRAINING: materials.account.removed,
         }
         evidence, updated, theta = _evidence(materials, parent, metrics)
         _compare_with_retraining(materials, updated, theta, metrics)
         verdict = judge(evidence, job.config.limits)
         if verdict.distance_bound is not None:
-            metrics["distance_bound"] = verdict.distance_bound
+            metrics[Metric.DISTANCE_BOUND] = verdict.distance_bound
         return {
             "metrics": metrics,
             "accepted": not verdict.reasons,
@@ -106,7 +107,10 @@ def _evidence(
     metrics |= updated.metrics()
     account = materials.account
     statement = account.statement(materials.theta, stage.facts, whole=materials.block() is None)
-    metrics |= {name: stage.facts[name] for name in ("model_gradient", "removal_gradient")}
+    metrics |= {
+        Metric.MODEL_GRADIENT: stage.facts["model_gradient"],
+        Metric.REMOVAL_GRADIENT: stage.facts["removal_gradient"],
+    }
     if statement is not None:
         metrics |= capacity_metrics(statement)
     without_noise = stage.facts["gradient_without_noise"]
@@ -132,8 +136,8 @@ def _evidence(
 
 def _membership_evidence(parent: _Measured, updated: _Measured) -> MembershipEvidence | None:
     """What the gate is told of membership inference; None where it could not be measured."""
-    before, after = parent.membership.get("forget_membership_auc"), updated.membership.get("forget_membership_auc")
-    retained = parent.membership.get("retained_membership_auc")
+    before, after = (measured.membership.get(Metric.FORGET_MEMBERSHIP_AUC) for measured in (parent, updated))
+    retained = parent.membership.get(Metric.RETAINED_MEMBERSHIP_AUC)
     if before is None or after is None or retained is None:
         return None
     return MembershipEvidence(before, after, retained)
@@ -156,18 +160,20 @@ def _compare_with_retraining(
     module = _module(materials, "retrain")
     objective, retrained = materials.objective_of(module), materials.theta_of(module)
     reference = _measure(materials, objective, retrained)
-    metrics |= reference.metrics("_retrained")
-    metrics["seconds_retrained"] = stage.facts["seconds"]
+    metrics |= reference.metrics(OF_RETRAINED)
+    metrics[Metric.SECONDS + OF_RETRAINED] = stage.facts["seconds"]
     if updated is None or theta is None:
         return
     if (closeness := tug_of_war(updated.sets, reference.sets)) is not None:
-        metrics["tug_of_war"] = closeness
+        metrics[Metric.TUG_OF_WAR] = closeness
     divergence = prediction_divergence((materials.objective, theta), (objective, retrained), materials.removed)
     if divergence is not None:
-        metrics["forget_divergence_from_retrained"] = divergence
+        metrics[Metric.FORGET_DIVERGENCE_FROM_RETRAINED] = divergence
     if materials.recipe.record.convex:
         # Elsewhere two trainings end in different minima, and a distance would say nothing.
-        metrics["parameter_distance_to_retrained"] = parameter_distance(theta, retrained, relative_to=materials.theta)
+        metrics[Metric.PARAMETER_DISTANCE_TO_RETRAINED] = parameter_distance(
+            theta, retrained, relative_to=materials.theta
+        )
 
 
 def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:

@@ -10,6 +10,7 @@ from torch import nn
 from oubli.components.progress import Progress
 from oubli.components.reference.secant import LastEpochs
 from oubli.registry.errors import RemovalSetError
+from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.trained_models import register_trained
@@ -85,8 +86,8 @@ def retrain(
             f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
         )
     digest = store_digest(settings.store_root, sorted(without))
-    outcome = json_digest({"retrain": parent.tags["oubli.record_sha256"], "model": parent.name, "without": digest})[:32]
-    if (earlier := registry.by_outcome(parent.name, outcome)) is not None:
+    outcome = json_digest({"retrain": parent.tags[tags.RECORD_SHA256], "model": parent.name, "without": digest})[:32]
+    if (earlier := registry.by_removal_key(parent.name, outcome)) is not None:
         move_alias(registry, earlier, UNLEARNED_ALIAS)
         return earlier
     started = time.perf_counter()
@@ -112,7 +113,7 @@ def retrain(
         ),
         without=without,
         version_tags={
-            "oubli.outcome": outcome,
+            tags.REMOVAL_KEY: outcome,
             **parent.child_tags(),
             **store_removed(settings.store_root, outcome, new_ids, before),
         },

@@ -13,10 +13,11 @@ from oubli.components.measures.membership import membership_inference
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
+from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
-    Evidence,
+    RunRecord,
     experiment_for,
     register_version,
     set_alias,
@@ -24,6 +25,7 @@ from oubli.registry.models.registration import (
     store_record,
 )
 from oubli.registry.models.snapshots import keep_snapshot
+from oubli.registry.models.tags import Artifact, Metric
 from oubli.registry.models.weights import weights_digest
 from oubli.registry.settings import Settings, load_settings
 from oubli.registry.training.decoders import example_value
@@ -72,8 +74,8 @@ def register_trained(
         )
     objective = recipe.objective(module)
     metrics = _metrics(objective, train, test) | {
-        "removed_in_all": float(lineage.removed_in_all),
-        "removed_since_training": 0.0,
+        Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
+        Metric.REMOVED_SINCE_TRAINING: 0.0,
     }
     digest = weights_digest(module.state_dict())
     kept = (
@@ -97,17 +99,17 @@ def register_trained(
         example_value=example_value(record.decoder),
         experiment_id=experiment_for(registry, name, parent),
         run_name=f"{lineage.method.value} {name}",
-        evidence=Evidence(
+        run_record=RunRecord(
             params=lineage.params(record),
-            metrics=metrics if seconds is None else metrics | {"seconds": seconds},
+            metrics=metrics if seconds is None else metrics | {Metric.SECONDS: seconds},
             artifacts={
-                "oubli/training_record.json": record.to_json(),
-                "oubli/evidence.json": json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
+                Artifact.TRAINING_RECORD: record.to_json(),
+                Artifact.EVIDENCE: json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
             },
         ),
         version_tags={
-            "oubli.method": lineage.method.value,
-            "oubli.weights_sha256": digest,
+            tags.METHOD: lineage.method.value,
+            tags.WEIGHTS_SHA256: digest,
             **kept,
             **store_record(settings.store_root, record),
             **(version_tags or {}),
@@ -123,15 +125,15 @@ def _metrics(objective: Objective, train: Samples, test: Samples) -> dict[str, f
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
     theta = objective.theta()
     metrics = {
-        "retained_samples": float(len(train)),
-        "test_samples": float(len(test)),
-        "retained_gradient_norm": retained_gradient_norm(objective, theta, train),
+        Metric.RETAINED_SAMPLES: float(len(train)),
+        Metric.TEST_SAMPLES: float(len(test)),
+        Metric.RETAINED_GRADIENT_NORM: retained_gradient_norm(objective, theta, train),
     }
     if len(test):
         told = membership_inference(objective, theta, train, test)
         if told is not None:
-            metrics["retained_membership_auc"] = told.auc
-            metrics["retained_membership_auc_error"] = max(told.standard_error, told.chance_error)
+            metrics[Metric.RETAINED_MEMBERSHIP_AUC] = told.auc
+            metrics[Metric.RETAINED_MEMBERSHIP_AUC_ERROR] = max(told.standard_error, told.chance_error)
     for name, samples in (("retained", train), ("test", test)):
         if len(samples) == 0:
             continue
