@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
 from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
@@ -256,11 +257,20 @@ def test_training_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = Flow(VERSION)
+    flow = Flow(Retrained(VERSION))
     monkeypatch.setattr("oubli.flows.train.retrain", flow)
     assert _invoke("train", "--from", "digits/1", "--removals", "a.csv")[0] == 0
     assert _invoke("train", "--from", "digits")[0] == 0
     assert flow.called == [("digits/1", ["a.csv"]), ("digits", [])]
+
+
+def test_a_retraining_says_where_the_alias_stayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "The alias 'challenger' stays at version 3, which also removed 2 samples that version 4 still has."
+    monkeypatch.setattr("oubli.flows.train.retrain", Flow(Retrained(VERSION, advice)))
+    status, text = _invoke("train", "--from", "digits/1")
+    assert status == 0
+    assert "digits: version 4 registered" in text
+    assert advice in text
 
 
 @pytest.mark.parametrize(

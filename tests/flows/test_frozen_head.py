@@ -13,7 +13,8 @@ import torch
 
 from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.gate.gate import GateLimits
-from oubli.flows.training.train import retrain, train
+from oubli.flows.training.retrain import retrain
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.unlearn_config import SnapshotUse, UnlearnConfig
@@ -119,7 +120,7 @@ def test_the_head_alone_moves(allowing: Settings, outcome: RemovalOutcome) -> No
 
 def test_a_retraining_keeps_the_frozen_backbone(allowing: Settings, outcome: RemovalOutcome) -> None:
     registry = ModelRegistry(allowing)
-    retrained = retrain(allowing, "texts", [])
+    retrained = retrain(allowing, "texts", []).version
     assert moved(registry, outcome.version or "", retrained.version) <= {"head.weight", "head.bias"}
     one, other = (registry.weights(registry.version("texts", each)) for each in ("2", retrained.version))
     for name in ("head.weight", "head.bias"):
