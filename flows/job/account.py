@@ -37,7 +37,7 @@ from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersio
 from oubli.registry.models.tags import Metric
 from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
-from oubli.registry.storage.digests import store_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import LabelKind, Split
 

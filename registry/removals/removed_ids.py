@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from oubli.registry.errors import DigestMismatch
 from oubli.registry.models import tags
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.storage.digests import bytes_digest, store_digest
+from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
