@@ -22,8 +22,9 @@ from oubli.registry.storage.digests import json_digest
 from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import TrainingData, dataset_sha256
+from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split
+from oubli.registry.training.writing import dataset_sha256
 
 
 def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = None) -> RegisteredVersion:

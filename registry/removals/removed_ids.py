@@ -1,7 +1,7 @@
 """Every sample id removed since a model was trained, kept on the object store beside its lineage.
 
-One Parquet file per version, cumulative: columns `sample_id` and `removal_key`, that of the removal that took it. The ids
-stay inside the object store; MLflow only knows the file's URI and digest.
+One Parquet file per version, cumulative: columns `sample_id` and `removal_key`, that of the removal that took it. The
+ids stay inside the object store; MLflow only knows the file's URI and digest.
 """
 
 from __future__ import annotations
