@@ -106,5 +106,5 @@ def test_subjects_need_a_subject_column(tmp_path: Path) -> None:
 
 
 def test_rows_do_not_print_ids(tmp_path: Path) -> None:
-    shown: Any = repr(removal_set(tmp_path, {"sample_id": "secret"}, {"subject_id": "secret"}))
+    shown = repr(removal_set(tmp_path, {"sample_id": "secret"}, {"subject_id": "secret"}))
     assert "secret" not in shown
