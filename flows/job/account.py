@@ -40,7 +40,7 @@ from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.models.tags import Metric
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
-from oubli.registry.storage.digests import store_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.training_record import LabelKind, Split
 
 # Of the keyed digest that seeds the noise: as much as a seed holds.

@@ -23,7 +23,7 @@ from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_se
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import store_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split

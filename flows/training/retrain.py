@@ -16,7 +16,8 @@ from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_set import read_removal_set
 from oubli.registry.removals.removed_ids import removed_before, store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import json_digest, store_digest
+from oubli.registry.storage.digests import json_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord

@@ -16,8 +16,9 @@ from oubli.registry.removals.removed_ids import removed_from_any, store_removed
 from oubli.registry.settings import Settings
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import TrainingData, dataset_sha256
+from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split
+from oubli.registry.training.writing import dataset_sha256
 
 
 def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = None) -> RegisteredVersion:

@@ -21,8 +21,8 @@ from oubli.registry.removals.unlearn_config import SnapshotUse, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.uris import join
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import write_training_data
 from oubli.registry.training.training_record import FactoryReference, TokensDecoder
+from oubli.registry.training.writing import write_training_data
 
 WORDS, LENGTH, WIDTH, CLASSES, ROWS = 40, 9, 8, 3, 240
 PREFIXES = "oubli.components.reference,scoped_network"

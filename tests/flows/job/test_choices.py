@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from records import training_record
 
 from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
@@ -13,26 +14,12 @@ from oubli.components.curvature.kinds import CurvatureKind
 from oubli.flows.job.choices import Choices
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.training.training_record import (
-    DatasetReference,
-    FactoryReference,
     TokensDecoder,
-    TrainingRecord,
-    VectorDecoder,
 )
 
 
 def choices(*, convex: bool = False, decoder: Any = None, **config: Any) -> Choices:
-    record = TrainingRecord(
-        dataset=DatasetReference(uri="/data", sha256="ab" * 32),
-        decoder=decoder or VectorDecoder(columns=("values",)),
-        loss="cross_entropy",
-        l2=1e-2,
-        n=30,
-        seed=0,
-        factory=FactoryReference(target="a.b:c"),
-        retrain=FactoryReference(target="a.b:d"),
-        convex=convex,
-    )
+    record = training_record(convex=convex, **({} if decoder is None else {"decoder": decoder}))
     return Choices(UnlearnConfig.model_validate(config), record)
 
 
