@@ -21,6 +21,7 @@ from benchmarks.unlearning.problems import Bench, Model, Problem, Training, benc
 from benchmarks.unlearning.removals import Removal, removal
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
 from oubli.components.model.chunking import pass_chunk
 from oubli.components.model.gradients import RemovedGradient
@@ -61,7 +62,7 @@ def main(stage: str, place: Path, data_folder: Path, size: str) -> dict[str, obj
     elif stage == "snapshot":
         objective = _trained(ready, place)
         with clock:
-            snapshot = CurvatureSnapshot.take(objective, objective.theta(), ready.data.train)
+            snapshot = take_snapshot(objective, objective.theta(), ready.data.train)
         save_file(snapshot.tensors(), place / "snapshot.safetensors")
         (place / "snapshot.json").write_text(json.dumps(snapshot.facts()), encoding="utf-8")
         facts["snapshot_mb"] = (place / "snapshot.safetensors").stat().st_size / 2**20
@@ -91,12 +92,12 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
         described = json.loads((place / "snapshot.json").read_text(encoding="utf-8"))
         probe = _some(chosen.retained, seed=1)
         with clock:
-            snapshot = CurvatureSnapshot.restore(tensors, described)
+            snapshot = restore_snapshot(tensors, described)
             update = _step(objective, snapshot, removed, probe)
     elif stage == "one_pass":
         with clock:
             # Gradient of all samples in one pass; the removed samples' part is taken off again.
-            snapshot = CurvatureSnapshot.take(objective, theta, ready.data.train)
+            snapshot = take_snapshot(objective, theta, ready.data.train)
             update = _step(objective, snapshot, removed, _some(chosen.retained, seed=1))
     else:
         retained = chosen.retained

@@ -18,7 +18,7 @@ from benchmarks.unlearning.data import DataSet
 from benchmarks.unlearning.measures import Reference
 from oubli.components.blocks.choosing import Block, Selection, select_block
 from oubli.components.curvature.kinds import CurvatureBuilder, CurvatureKind, curvature_builder
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.low_rank import LowRankSnapshot
 from oubli.components.errors import IndefiniteCurvature, NumericalError
 from oubli.components.gate.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
 from oubli.components.model.gradients import RemovedGradient
@@ -226,7 +226,7 @@ class Desk:
 
     def _from_snapshot(self) -> Attempt:
         objective = self.reference.original.objective
-        snapshot = CurvatureSnapshot.take(objective, self.theta, self.data.train, form=SnapshotForm.LOW_RANK)
+        snapshot = LowRankSnapshot.take(objective, self.theta, self.data.train)
 
         def run() -> RemovalUpdate:
             return removal_from_snapshot(

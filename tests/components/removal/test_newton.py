@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.taking import take_snapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput, NumericalError
 from oubli.components.measures.evaluation import parameter_distance
 from oubli.components.model.gradients import RemovedGradient, gradient_sum, objective_gradient, per_sample_gradients
@@ -246,7 +246,7 @@ def test_a_step_from_a_snapshot_is_the_step_with_a_pass(classes, block):
     objective = Objective(module, cross_entropy, L2)
     theta = objective.theta()
     retained, removed = split(classes, 4)
-    snapshot = CurvatureSnapshot.take(objective, theta, classes)
+    snapshot = take_snapshot(objective, theta, classes)
     kept = removal_from_snapshot(objective, theta, snapshot, removed, block=block, damping=None, convex=True)
     given = RemovedGradient.of(objective, theta, removed)
     passed = newton_removal(objective, theta, retained, given, block=block, steps=1, damping=None, convex=True)
@@ -260,7 +260,7 @@ def test_a_step_from_a_snapshot_is_the_step_with_a_pass(classes, block):
 def test_the_damping_of_a_network_from_a_snapshot(network_objective, images):
     theta = network_objective.theta()
     retained, removed = split(images, 2)
-    snapshot = CurvatureSnapshot.take(network_objective, theta, images)
+    snapshot = take_snapshot(network_objective, theta, images)
     given = RemovedGradient.of(network_objective, theta, removed)
     arguments = {"block": None, "damping": None, "convex": False}
     judged = removal_from_snapshot(network_objective, theta, snapshot, removed, probe=retained, **arguments)
@@ -296,7 +296,7 @@ def test_a_few_samples_judge_a_damping_by_how_their_gradient_changes(network_obj
 
 def test_a_snapshot_does_not_hold_more_than_it_was_taken_of(classes):
     objective = Objective(nn.Linear(4, 3), cross_entropy, L2)
-    snapshot = CurvatureSnapshot.take(objective, objective.theta(), classes)
+    snapshot = take_snapshot(objective, objective.theta(), classes)
     with pytest.raises(ConfigurationError, match="retained set is empty"):
         removal_from_snapshot(objective, objective.theta(), snapshot, classes, block=None, damping=None, convex=True)
 
