@@ -27,7 +27,10 @@ from oubli.components.model.chunking import pass_chunk
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, removal_from_snapshot
+from oubli.components.removal.damping import Least
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.update import RemovalUpdate
 
 SOME_SAMPLES = 1024
 """Retained samples that dampings are judged by, and others that the sampled Fisher of `newton_sampled` is made of."""
@@ -107,15 +110,15 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
                 theta,
                 retained,
                 RemovedGradient.of(objective, theta, removed),
-                block=None,
-                steps=1,
-                damping=None,
-                convex=False,
-                curvature=curvature_builder(
-                    CurvatureKind.SAMPLED_FISHER if stage == "newton_sampled" else CurvatureKind.KFAC
+                NewtonPlan(
+                    steps=1,
+                    damping=Least(probe=_some(retained, seed=1)),
+                    convex=False,
+                    curvature=curvature_builder(
+                        CurvatureKind.SAMPLED_FISHER if stage == "newton_sampled" else CurvatureKind.KFAC
+                    ),
+                    curvature_samples=_some(retained, seed=0) if stage == "newton_sampled" else None,
                 ),
-                curvature_samples=_some(retained, seed=0) if stage == "newton_sampled" else None,
-                probe=_some(retained, seed=1),
             )
     started = time.perf_counter()
     after = retained_gradient_norm(objective, update.theta, chosen.retained)
@@ -125,9 +128,7 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
 
 
 def _step(objective: Objective, snapshot: CurvatureSnapshot, removed: Samples, probe: Samples) -> RemovalUpdate:
-    return removal_from_snapshot(
-        objective, objective.theta(), snapshot, removed, block=None, damping=None, convex=False, probe=probe
-    )
+    return removal_from_snapshot(objective, objective.theta(), snapshot, removed, damping=Least(probe=probe))
 
 
 def _some(retained: Samples, *, seed: int) -> Samples:
