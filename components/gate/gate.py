@@ -17,7 +17,7 @@ from enum import StrEnum
 from oubli.components.errors import ConfigurationError
 from oubli.components.gate.capacity import CapacityStatement, measured_gamma
 from oubli.components.measures.evaluation import Evaluation
-from oubli.components.removal.newton import GRADIENT_RISE
+from oubli.components.removal.damping import GRADIENT_RISE
 
 
 class Outcome(StrEnum):

@@ -17,7 +17,7 @@ from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
 from oubli.components.gate.gate import Outcome, Refusal
-from oubli.components.removal.newton import StepReport
+from oubli.components.removal.update import StepReport
 
 
 class Stage(StrEnum):

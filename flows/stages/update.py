@@ -17,7 +17,10 @@ from oubli.components.errors import ConfigurationError, IndefiniteCurvature, Num
 from oubli.components.measures.evaluation import retained_gradient_norm
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.progress import Progress
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.one_at_a_time import one_at_a_time
+from oubli.components.removal.update import RemovalUpdate
 from oubli.flows.job.facts import (
     GRADIENTS,
     UPDATE_FACTS,
@@ -65,7 +68,7 @@ def _attempt(
     materials: Materials, block: Tensor | None, folder: Path, on_progress: Progress | None
 ) -> Made | Indefinite | Unsolved:
     """From the snapshot where this removal takes one, else with a pass over the retained samples."""
-    curvature, damping, unused = materials.choices.curvature, materials.choices.damping, ""
+    curvature, damping, unused = materials.choices.curvature, materials.choices.damping().words, ""
     started = time.perf_counter()
     try:
         tried = _from_snapshot(materials, block)
@@ -112,23 +115,20 @@ def _from_snapshot(materials: Materials, block: Tensor | None) -> _SnapshotStep:
     snapshot = _snapshot(materials)
     if snapshot is None:
         return _SnapshotStep()
-    config, convex = materials.job.config, materials.model.record.convex
+    # A few retained samples to find the damping by; a convex model needs none.
+    probe = None if materials.model.record.convex else materials.some_retained(_PROBE_SAMPLES)
     try:
         update = removal_from_snapshot(
             materials.objective,
             materials.theta,
             snapshot,
             materials.removed,
+            damping=materials.choices.damping(probe),
             block=block,
-            damping=config.damping,
-            convex=convex,
-            # A few retained samples to find the damping by; a convex model needs none.
-            probe=None if convex else materials.some_retained(_PROBE_SAMPLES),
-            rise=config.limits.gradient_rise,
         )
     except ConfigurationError as error:
         # A block that cuts through what the snapshot keeps whole.
-        if config.use_snapshot is SnapshotUse.ALWAYS:
+        if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
             raise
         return _SnapshotStep(unused=error.problem)
     return _SnapshotStep(update, snapshot.form)
@@ -145,47 +145,37 @@ def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
     return snapshot
 
 
+def _damping(materials: Materials, probe: SampleSource | None = None) -> Damping:
+    """As configured; else none for a convex model, and for a network the least that `probe` allows."""
+    config = materials.job.config
+    if config.damping is not None:
+        return Fixed(config.damping)
+    return Undamped() if materials.recipe.record.convex else Least(config.limits.gradient_rise, probe)
+
+
 def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:
     choices, config = materials.choices, materials.job.config
     snapshot = materials.snapshot if choices.needs_secant else None
-    curvature = curvature_builder(
-        choices.curvature,
-        secant=None if snapshot is None else snapshot.secant,
-        seed=config.seed,
-        budget_bytes=materials.settings.memory_bytes,
+    some = config.curvature_samples
+    plan = NewtonPlan(
+        choices.steps,
+        choices.damping(),
+        convex=materials.model.record.convex,
+        curvature=curvature_builder(
+            choices.curvature,
+            secant=None if snapshot is None else snapshot.secant,
+            seed=config.seed,
+            budget_bytes=materials.settings.memory_bytes,
+        ),
+        curvature_samples=None if some is None else materials.some_retained(some),
     )
     with materials.job.area.open(Stage.GRADIENTS, GRADIENTS) as path:
         total = load_weights(path)["sum"].to(materials.theta)
     removed = RemovedGradient(total, len(materials.data.new_ids))
-    if config.order is Order.ONE_AT_A_TIME:
-        one_by_one = one_at_a_time(
-            materials.objective,
-            materials.theta,
-            materials.retained,
-            materials.removed,
-            block=block,
-            steps=choices.steps,
-            damping=config.damping,
-            convex=materials.model.record.convex,
-            rise=config.limits.gradient_rise,
-            curvature=curvature,
-            on_progress=on_progress,
-        )
-        # Of all samples, as for a batch; the update knows the first one's.
-        pull = total + removed.count * materials.objective.l2 * materials.theta
-        return replace(one_by_one, removal_gradient=float(pull.norm()) / len(materials.retained))
-    some = config.curvature_samples
-    return newton_removal(
-        materials.objective,
-        materials.theta,
-        materials.retained,
-        removed,
-        block=block,
-        steps=choices.steps,
-        damping=config.damping,
-        convex=materials.model.record.convex,
-        rise=config.limits.gradient_rise,
-        curvature=curvature,
-        curvature_samples=None if some is None else materials.some_retained(some),
-        on_progress=on_progress,
-    )
+    objective, theta, retained = materials.objective, materials.theta, materials.retained
+    if config.order is Order.BATCH:
+        return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)
+    update = one_at_a_time(objective, theta, retained, materials.removed, plan, block=block, on_progress=on_progress)
+    # Of all samples, as for a batch; the update knows the first one's.
+    pull = removed.pull(objective, theta)
+    return replace(update, removal_gradient=float(pull.norm()) / len(retained))

@@ -27,21 +27,21 @@ def test_what_a_convex_model_gets() -> None:
     found = choices(convex=True)
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.FULL, CurvatureKind.GGN, 2)
     assert not found.may_use_snapshot
-    assert found.damping == "none (convex)"
+    assert found.damping().words == "none (convex)"
 
 
 def test_what_a_network_gets() -> None:
     found = choices()
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.L_FOCI, CurvatureKind.GGN, 1)
     assert found.may_use_snapshot
-    assert found.damping == "relative to the mean curvature"
+    assert found.damping().words == "relative to the mean curvature"
 
 
 @pytest.mark.parametrize("convex", [True, False])
 def test_what_is_asked_for_is_done(convex: bool) -> None:
     found = choices(convex=convex, selection="random", block_size=5, curvature="kfac", steps=3, damping=0.25)
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.RANDOM, CurvatureKind.KFAC, 3)
-    assert found.damping == "0.25, as configured"
+    assert found.damping().words == "0.25, as configured"
 
 
 @pytest.mark.parametrize(
