@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,8 @@ from oubli.components.gate.gate import (
     UpdateEvidence,
     judge,
 )
-from oubli.components.measures.evaluation import (
-    ThreeSets,
-    evaluate,
-    parameter_distance,
-    prediction_divergence,
-    retained_gradient_norm,
-    tug_of_war,
-)
-from oubli.components.measures.membership import membership_auc, membership_scores
+from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
+from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
 from oubli.flows.job.materials import Materials
@@ -35,24 +27,6 @@ from oubli.registry.models.weights import load_weights
 from oubli.registry.removals.removal_job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One model on the three sets. gradient_norm: ||grad F_R||. membership: figures by name, none where the losses are
-    not finite."""
-
-    sets: ThreeSets
-    gradient_norm: float
-    membership: dict[str, float]
-
-    def metrics(self, suffix: str = "") -> dict[str, float]:
-        """By name. A suffix, so that MLflow's alphabetical pages show a figure of all models side by side."""
-        named = {"forget": self.sets.forget, "retained": self.sets.retained, "test": self.sets.test}
-        found = {f"{name}_loss{suffix}": one.loss for name, one in named.items()}
-        found |= {f"{name}_accuracy{suffix}": one.accuracy for name, one in named.items() if one.accuracy is not None}
-        found |= {f"{name}{suffix}": value for name, value in self.membership.items()}
-        return found | {f"retained_gradient_norm{suffix}": self.gradient_norm}
 
 
 def validate(settings: Settings, job: RemovalJob) -> StageResult:
@@ -88,8 +62,8 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
 
 
 def _evidence(
-    materials: Materials, parent: _Measured, metrics: dict[str, float]
-) -> tuple[GateEvidence, _Measured | None, Tensor | None]:
+    materials: Materials, parent: Measurement, metrics: dict[str, float]
+) -> tuple[GateEvidence, Measurement | None, Tensor | None]:
     """What the gate judges; the updated model's figures and weights, where an update was made."""
     stage = materials.job.area.require("update")
     match stage.facts.get("finding"):
@@ -130,13 +104,12 @@ def _evidence(
     return evidence, updated, theta
 
 
-def _membership_evidence(parent: _Measured, updated: _Measured) -> MembershipEvidence | None:
+def _membership_evidence(parent: Measurement, updated: Measurement) -> MembershipEvidence | None:
     """What the gate is told of membership inference; None where it could not be measured."""
-    before, after = parent.membership.get("forget_membership_auc"), updated.membership.get("forget_membership_auc")
-    retained = parent.membership.get("retained_membership_auc")
+    before, after, retained = parent.forget_membership, updated.forget_membership, parent.retained_membership
     if before is None or after is None or retained is None:
         return None
-    return MembershipEvidence(before, after, retained)
+    return MembershipEvidence(before.auc, after.auc, retained.auc)
 
 
 def _privacy(evidence: GateEvidence) -> str:
@@ -147,7 +120,7 @@ def _privacy(evidence: GateEvidence) -> str:
 
 
 def _compare_with_retraining(
-    materials: Materials, updated: _Measured | None, theta: Tensor | None, metrics: dict[str, float]
+    materials: Materials, updated: Measurement | None, theta: Tensor | None, metrics: dict[str, float]
 ) -> None:
     stage = materials.job.area.finished("retrain")
     if stage is None:
@@ -170,32 +143,8 @@ def _compare_with_retraining(
         metrics["parameter_distance_to_retrained"] = parameter_distance(theta, retrained, relative_to=materials.theta)
 
 
-def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:
-    return _Measured(
-        ThreeSets(
-            forget=evaluate(objective, theta, materials.removed),
-            retained=evaluate(objective, theta, materials.retained),
-            test=evaluate(objective, theta, materials.test),
-        ),
-        gradient_norm=retained_gradient_norm(objective, theta, materials.retained),
-        membership=_membership(materials, objective, theta),
-    )
-
-
-def _membership(materials: Materials, objective: Objective, theta: Tensor) -> dict[str, float]:
-    """How well removed, and retained, samples can be told from test samples by their losses."""
-    sources = {"forget": materials.removed, "retained": materials.retained, "test": materials.test}
-    scores = {name: membership_scores(objective, theta, source) for name, source in sources.items()}
-    found = {}
-    for name in ("forget", "retained"):
-        members, others = scores[name], scores["test"]
-        # Without finite losses there is nothing to compare, and the gate refuses anyway.
-        if members is None or others is None or bool(members.isnan().any()) or bool(others.isnan().any()):
-            continue
-        inference = membership_auc(members, others)
-        found[f"{name}_membership_auc"] = inference.auc
-        found[f"{name}_membership_auc_error"] = max(inference.standard_error, inference.chance_error)
-    return found
+def _measure(materials: Materials, objective: Objective, theta: Tensor) -> Measurement:
+    return measure(objective, theta, materials.removed, materials.retained, materials.test)
 
 
 def _module(materials: Materials, stage: str) -> nn.Module:
