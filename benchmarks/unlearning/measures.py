@@ -14,7 +14,9 @@ from torch import Tensor
 
 from benchmarks.unlearning.removals import Removal
 from benchmarks.unlearning.trainings import Trained
-from oubli.components.gate.gate import GateEvidence, GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.gate.evidence import GateEvidence, MembershipEvidence, UpdateEvidence
+from oubli.components.gate.limits import GateLimits
+from oubli.components.gate.verdict import judge
 from oubli.components.measures.class_shares import class_shares
 from oubli.components.measures.evaluation import evaluate, parameter_distance, prediction_divergence, tug_of_war
 from oubli.components.measures.measurement import Measurement, measure
@@ -161,7 +163,7 @@ class Reference:
 
 def verdict(evidence: GateEvidence) -> dict[str, object]:
     found = judge(evidence, GateLimits())
-    return {"verdict": found.outcome.value, "reasons": [one.code.value for one in found.reasons]}
+    return {"verdict": found.decision.value, "reasons": [one.code.value for one in found.reasons]}
 
 
 def _membership(one: Measurement) -> float:

@@ -20,7 +20,7 @@ from oubli.components.blocks.choosing import Block, Selection, select_block
 from oubli.components.curvature.kinds import CurvatureBuilder, CurvatureKind, curvature_builder
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
 from oubli.components.errors import IndefiniteCurvature, NumericalError
-from oubli.components.gate.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
+from oubli.components.gate.evidence import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.samples import Samples
 from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot

@@ -6,7 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 
-from oubli.components.gate.gate import Outcome
+from oubli.components.gate.verdict import Decision
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
@@ -77,7 +77,7 @@ def _refused(materials: Materials) -> RemovalOutcome:
         materials.registry,
         experiment_id=materials.experiment_id,
         run_name=f"refused removal from {parent.label}",
-        evidence=_evidence(materials, Outcome.REFUSED),
+        evidence=_evidence(materials, Decision.REFUSED),
     )
     return _outcome(materials, Status.REFUSED, None, run_id).model_copy(
         update={
@@ -94,7 +94,7 @@ def _new_version(materials: Materials) -> RegisteredVersion:
     module = materials.recipe.module(weights)
     with job.area.require("fetch").open("removed.parquet") as path:
         new_ids = pq.read_table(path).column("sample_id").to_pylist()
-    evidence = _evidence(materials, Outcome.ACCEPTED)
+    evidence = _evidence(materials, Decision.ACCEPTED)
     return register_version(
         materials.registry,
         name=job.model,
@@ -118,7 +118,7 @@ def _new_version(materials: Materials) -> RegisteredVersion:
     )
 
 
-def _evidence(materials: Materials, verdict: Outcome) -> Evidence:
+def _evidence(materials: Materials, verdict: Decision) -> Evidence:
     job, record = materials.job, materials.recipe.record
     facts = {name: stage.facts for name in _STAGES if (stage := job.area.finished(name)) is not None}
     lineage = Lineage(

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oubli.components.gate.gate import (
+from oubli.components.gate.evidence import (
     EmptyBlockEvidence,
     GateEvidence,
     IndefiniteEvidence,
     MembershipEvidence,
     UnsolvedEvidence,
     UpdateEvidence,
-    judge,
 )
+from oubli.components.gate.verdict import judge
 from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
 from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.model.objective import Objective

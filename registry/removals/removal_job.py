@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.removals.work_area import WorkArea
 from oubli.registry.storage.digests import json_digest

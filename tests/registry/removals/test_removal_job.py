@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_job import (
     Curvature,
     Order,
