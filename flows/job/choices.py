@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.registry.removals.removal_job import Curvature, Order, Selection, SnapshotUse, UnlearnConfig
@@ -22,11 +22,11 @@ class Choices:
     record: TrainingRecord
 
     @property
-    def selection(self) -> BlockSelection:
+    def selection(self) -> BlockChoice:
         """All parameters of a convex model, where the update is exact in the limit; else the Markov blanket."""
         if self.config.selection is Selection.AUTO:
-            return BlockSelection.FULL if self.record.convex else BlockSelection.L_FOCI
-        return BlockSelection(self.config.selection.value)
+            return BlockChoice.FULL if self.record.convex else BlockChoice.L_FOCI
+        return BlockChoice(self.config.selection.value)
 
     @property
     def curvature(self) -> CurvatureKind:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from oubli.components.blocks.blanket import BlanketPlan
 from oubli.components.blocks.choosing import select_block
 from oubli.components.progress import Progress
 from oubli.flows.job.materials import Materials
@@ -28,8 +29,7 @@ def blanket(settings: Settings, job: RemovalJob, on_progress: Progress | None = 
             materials.whole,
             materials.theta,
             materials.removed_inputs,
-            perturbation=materials.choices.perturbation,
-            perturbations=job.config.perturbations,
+            BlanketPlan(materials.choices.perturbation, job.config.perturbations),
             seed=job.config.seed,
             size=job.config.block_size,
             on_progress=on_progress,

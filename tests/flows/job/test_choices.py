@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.flows.job.choices import Choices
@@ -38,20 +38,20 @@ def choices(*, convex: bool = False, decoder: Any = None, **config: Any) -> Choi
 
 def test_every_selection_and_curvature_of_the_core_can_be_asked_for() -> None:
     # Written twice: a configuration's form knows `auto`, and is read without the numeric core's imports.
-    assert {one.value for one in Selection} == {one.value for one in BlockSelection} | {"auto"}
+    assert {one.value for one in Selection} == {one.value for one in BlockChoice} | {"auto"}
     assert {one.value for one in Curvature} == {one.value for one in CurvatureKind} | {"auto"}
 
 
 def test_what_a_convex_model_gets() -> None:
     found = choices(convex=True)
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.FULL, CurvatureKind.GGN, 2)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.FULL, CurvatureKind.GGN, 2)
     assert not found.may_use_snapshot
     assert found.damping == "none (convex)"
 
 
 def test_what_a_network_gets() -> None:
     found = choices()
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.L_FOCI, CurvatureKind.GGN, 1)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.L_FOCI, CurvatureKind.GGN, 1)
     assert found.may_use_snapshot
     assert found.damping == "relative to the mean curvature"
 
@@ -59,7 +59,7 @@ def test_what_a_network_gets() -> None:
 @pytest.mark.parametrize("convex", [True, False])
 def test_what_is_asked_for_is_done(convex: bool) -> None:
     found = choices(convex=convex, selection="random", block_size=5, curvature="kfac", steps=3, damping=0.25)
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.RANDOM, CurvatureKind.KFAC, 3)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.RANDOM, CurvatureKind.KFAC, 3)
     assert found.damping == "0.25, as configured"
 
 
