@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.removal.newton import GRADIENT_RISE
+from oubli.components.removal.damping import GRADIENT_RISE
 
 
 def _limit(default: float, description: str, **bounds: float) -> Any:

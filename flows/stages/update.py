@@ -14,8 +14,13 @@ from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
 from oubli.components.measures.evaluation import retained_gradient_norm
 from oubli.components.model.gradients import RemovedGradient
+from oubli.components.model.samples import SampleSource
 from oubli.components.progress import Progress
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.components.removal.damping import Damping, Fixed, Least, Undamped
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.one_at_a_time import one_at_a_time
+from oubli.components.removal.update import RemovalUpdate
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights, save_weights
 from oubli.registry.removals.removal_job import Order, RemovalJob, SnapshotUse
@@ -96,19 +101,24 @@ def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
 
 
 def _from_snapshot(materials: Materials, snapshot: CurvatureSnapshot, block: Tensor | None) -> RemovalUpdate:
-    convex = materials.recipe.record.convex
+    # A few retained samples to find the damping by; a convex model needs none.
+    probe = None if materials.recipe.record.convex else materials.some_retained(_PROBE_SAMPLES)
     return removal_from_snapshot(
         materials.objective,
         materials.theta,
         snapshot,
         materials.removed,
+        damping=_damping(materials, probe),
         block=block,
-        damping=materials.job.config.damping,
-        convex=convex,
-        # A few retained samples to find the damping by; a convex model needs none.
-        probe=None if convex else materials.some_retained(_PROBE_SAMPLES),
-        rise=materials.job.config.limits.gradient_rise,
     )
+
+
+def _damping(materials: Materials, probe: SampleSource | None = None) -> Damping:
+    """As configured; else none for a convex model, and for a network the least that `probe` allows."""
+    config = materials.job.config
+    if config.damping is not None:
+        return Fixed(config.damping)
+    return Undamped() if materials.recipe.record.convex else Least(config.limits.gradient_rise, probe)
 
 
 def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:
@@ -123,35 +133,20 @@ def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progre
     with materials.job.area.require("gradients").open("gradients.safetensors") as path:
         total = load_weights(path)["sum"].to(materials.theta)
     removed = RemovedGradient(total, len(materials.new_ids))
+    some = config.curvature_samples
+    plan = NewtonPlan(
+        choices.steps,
+        _damping(materials),
+        materials.recipe.record.convex,
+        curvature,
+        None if some is None else materials.some_retained(some),
+    )
+    objective, theta, retained = materials.objective, materials.theta, materials.retained
     if config.order is Order.ONE_AT_A_TIME:
         one_by_one = one_at_a_time(
-            materials.objective,
-            materials.theta,
-            materials.retained,
-            materials.removed,
-            block=block,
-            steps=choices.steps,
-            damping=config.damping,
-            convex=materials.recipe.record.convex,
-            rise=config.limits.gradient_rise,
-            curvature=curvature,
-            on_progress=on_progress,
+            objective, theta, retained, materials.removed, plan, block=block, on_progress=on_progress
         )
         # Of all samples, as for a batch; the update knows the first one's.
-        pull = total + removed.count * materials.objective.l2 * materials.theta
-        return replace(one_by_one, removal_gradient=float(pull.norm()) / len(materials.retained))
-    some = config.curvature_samples
-    return newton_removal(
-        materials.objective,
-        materials.theta,
-        materials.retained,
-        removed,
-        block=block,
-        steps=choices.steps,
-        damping=config.damping,
-        convex=materials.recipe.record.convex,
-        rise=config.limits.gradient_rise,
-        curvature=curvature,
-        curvature_samples=None if some is None else materials.some_retained(some),
-        on_progress=on_progress,
-    )
+        pull = removed.pull(objective, theta)
+        return replace(one_by_one, removal_gradient=float(pull.norm()) / len(retained))
+    return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)

@@ -12,7 +12,8 @@ from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.models import small_cnn
-from oubli.components.removal.newton import newton_removal
+from oubli.components.removal.damping import Fixed
+from oubli.components.removal.newton import NewtonPlan, newton_removal
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,10 +36,8 @@ def test_removal_on_a_gpu_agrees_with_the_cpu() -> None:
             theta,
             retained,
             RemovedGradient.of(objective, theta, removed),
+            NewtonPlan(1, Fixed(0.1), convex=False),
             block=blanket.indices,
-            steps=1,
-            damping=0.1,
-            convex=False,
         )
         assert update.theta.device.type == device
         found[device] = (blanket.indices, update.theta.cpu())
