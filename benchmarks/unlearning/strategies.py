@@ -16,11 +16,12 @@ from torch import Tensor
 
 from benchmarks.unlearning.data import DataSet
 from benchmarks.unlearning.measures import Reference
-from oubli.components.blocks.choosing import Block, Selection, select_block
+from oubli.components.blocks.blanket import BlanketPlan
+from oubli.components.blocks.choosing import Block, BlockChoice, select_block
 from oubli.components.curvature.kinds import CurvatureBuilder, CurvatureKind, curvature_builder
 from oubli.components.curvature.snapshots.low_rank import LowRankSnapshot
 from oubli.components.errors import IndefiniteCurvature, NumericalError
-from oubli.components.gate.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
+from oubli.components.gate.evidence import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.samples import Samples
 from oubli.components.removal.damping import Damping, Least, Undamped
@@ -66,10 +67,10 @@ class Strategy(StrEnum):
 BASELINES = (Strategy.NOTHING, Strategy.FINE_TUNING, Strategy.GRADIENT_ASCENT)
 
 ON_BLOCKS = {
-    Strategy.L_FOCI: Selection.L_FOCI,
-    Strategy.L_FOCI_BATCH: Selection.L_FOCI_BATCH,
-    Strategy.TOP_GRADIENT: Selection.TOP_GRADIENT,
-    Strategy.RANDOM: Selection.RANDOM,
+    Strategy.L_FOCI: BlockChoice.L_FOCI,
+    Strategy.L_FOCI_BATCH: BlockChoice.L_FOCI_BATCH,
+    Strategy.TOP_GRADIENT: BlockChoice.TOP_GRADIENT,
+    Strategy.RANDOM: BlockChoice.RANDOM,
 }
 
 FULL = {
@@ -151,25 +152,24 @@ class Desk:
     @cached_property
     def l_foci(self) -> tuple[Block, float]:
         """The block that the others of equal size are measured by, and the seconds it took."""
-        return self._timed_block(Selection.L_FOCI, None)
+        return self._timed_block(BlockChoice.L_FOCI, None)
 
-    def _block(self, selection: Selection) -> tuple[Block, float]:
-        if selection is Selection.L_FOCI:
+    def _block(self, selection: BlockChoice) -> tuple[Block, float]:
+        if selection is BlockChoice.L_FOCI:
             return self.l_foci
-        if selection is Selection.L_FOCI_BATCH:
+        if selection is BlockChoice.L_FOCI_BATCH:
             return self._timed_block(selection, None)
         chosen = self.l_foci[0].indices
         return self._timed_block(selection, max(1, 0 if chosen is None else len(chosen)))
 
-    def _timed_block(self, selection: Selection, size: int | None) -> tuple[Block, float]:
+    def _timed_block(self, selection: BlockChoice, size: int | None) -> tuple[Block, float]:
         started = time.perf_counter()
         block = select_block(
             selection,
             self.reference.original.objective,
             self.theta,
             self.reference.removed,
-            perturbation=self.data.perturbation(),
-            perturbations=self.perturbations,
+            BlanketPlan(self.data.perturbation(), self.perturbations),
             seed=self.seed,
             size=size,
         )

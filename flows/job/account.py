@@ -24,11 +24,11 @@ from oubli.components.gate.capacity import (
     CapacityStatement,
     DeletionCapacity,
     PrivacyTarget,
-    Smoothness,
     noisy,
     relative_noise,
 )
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
+from oubli.components.gate.smoothness import Smoothness
 from oubli.components.measures.class_shares import class_shares
 from oubli.components.measures.evaluation import Evaluation
 from oubli.flows.job.data_side import DataSide

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.model.samples import SampleSource

@@ -13,10 +13,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
-from oubli.components.gate.gate import Outcome, Refusal
+from oubli.components.gate.rules import Refusal
+from oubli.components.gate.verdict import Decision
 from oubli.components.removal.update import StepReport
 
 
@@ -208,7 +209,7 @@ class ValidateFacts(_Facts):
 
     seconds: float
     metrics: dict[str, float]
-    decision: Outcome
+    decision: Decision
     reasons: tuple[Refusal, ...]
     not_checked: tuple[str, ...]
     privacy: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from oubli.components.blocks.blanket import BlanketPlan
 from oubli.components.blocks.choosing import Block, select_block
 from oubli.components.progress import Progress
 from oubli.flows.job.facts import BLOCK, BlanketFacts, BlockFacts, Stage
@@ -28,8 +29,7 @@ def blanket(settings: Settings, job: RemovalJob, on_progress: Progress | None = 
             whole,
             materials.theta,
             materials.data.removed,
-            perturbation=materials.choices.perturbation,
-            perturbations=job.config.perturbations,
+            BlanketPlan(materials.choices.perturbation, job.config.perturbations),
             seed=job.config.seed,
             size=job.config.block_size,
             on_progress=on_progress,
@@ -39,7 +39,7 @@ def blanket(settings: Settings, job: RemovalJob, on_progress: Progress | None = 
             save_weights({"indices": block.indices}, folder / BLOCK)
         return BlockFacts(
             seconds=seconds,
-            selection=block.selection,
+            selection=block.choice,
             block=block.size(whole),
             parameters=whole.space.d,
             candidate_slices=block.candidates,

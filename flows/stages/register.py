@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oubli.components.gate.gate import Outcome
+from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import Stage
 from oubli.flows.job.materials import Materials
 from oubli.flows.job.run_record import Findings, description, run_record
@@ -37,7 +37,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     close_unfinished_runs(materials.model.registry, materials.model.experiment_id, job.key)
     findings = Findings.read(job.area)
     shown = run_record(job, materials.model.record, findings)
-    if findings.validate.decision is Outcome.ACCEPTED:
+    if findings.validate.decision is Decision.ACCEPTED:
         outcome = _accepted(materials, findings, shown)
     else:
         outcome = _refused(materials, findings, shown)

@@ -74,7 +74,7 @@ def _attempt(
         tried = _from_snapshot(materials, block)
         unused = tried.unused
         result = tried.update or _with_a_pass(materials, block, on_progress)
-    except (IndefiniteCurvature, NumericalError) as error:
+    except NumericalError as error:
         failed = Indefinite if isinstance(error, IndefiniteCurvature) else Unsolved
         return failed(
             seconds=time.perf_counter() - started,
@@ -143,14 +143,6 @@ def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
             remedy="Set use_snapshot to 'auto': the update then passes over the retained samples.",
         )
     return snapshot
-
-
-def _damping(materials: Materials, probe: SampleSource | None = None) -> Damping:
-    """As configured; else none for a convex model, and for a network the least that `probe` allows."""
-    config = materials.job.config
-    if config.damping is not None:
-        return Fixed(config.damping)
-    return Undamped() if materials.recipe.record.convex else Least(config.limits.gradient_rise, probe)
 
 
 def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:

@@ -9,24 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oubli.components.gate.gate import (
+from oubli.components.gate.evidence import (
     EmptyBlockEvidence,
     GateEvidence,
     IndefiniteEvidence,
     MembershipEvidence,
     UnsolvedEvidence,
     UpdateEvidence,
-    judge,
 )
-from oubli.components.measures.evaluation import (
-    ThreeSets,
-    evaluate,
-    parameter_distance,
-    prediction_divergence,
-    retained_gradient_norm,
-    tug_of_war,
-)
-from oubli.components.measures.membership import membership_auc, membership_scores
+from oubli.components.gate.verdict import judge
+from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
+from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
 from oubli.flows.job.facts import (
@@ -47,28 +40,10 @@ from oubli.registry.settings import Settings
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One model on the three sets. gradient_norm: ||grad F_R||. membership: figures by name, none where the losses are
-    not finite."""
-
-    sets: ThreeSets
-    gradient_norm: float
-    membership: dict[str, float]
-
-    def metrics(self, suffix: str = "") -> dict[str, float]:
-        """By name. A suffix, so that MLflow's alphabetical pages show a figure of all models side by side."""
-        named = {"forget": self.sets.forget, "retained": self.sets.retained, "test": self.sets.test}
-        found = {f"{name}_loss{suffix}": one.loss for name, one in named.items()}
-        found |= {f"{name}_accuracy{suffix}": one.accuracy for name, one in named.items() if one.accuracy is not None}
-        found |= {f"{name}{suffix}": value for name, value in self.membership.items()}
-        return found | {f"retained_gradient_norm{suffix}": self.gradient_norm}
-
-
-@dataclass(frozen=True)
 class _Updated:
     """The model that an update made. theta: its weights (d,), rounded to the registered model's number format."""
 
-    measured: _Measured
+    measured: Measurement
     theta: Tensor
 
 
@@ -101,7 +76,7 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
         return ValidateFacts(
             seconds=time.perf_counter() - started,
             metrics=metrics,
-            decision=verdict.outcome,
+            decision=verdict.decision,
             reasons=verdict.reasons,
             not_checked=verdict.not_checked,
             privacy=_privacy(evidence),
@@ -127,7 +102,7 @@ def _no_update(attempt: Indefinite | Unsolved | EmptyBlock) -> GateEvidence:
 
 
 def _update_evidence(
-    materials: Materials, parent: _Measured, update: Made, updated: _Updated, metrics: dict[str, float]
+    materials: Materials, parent: Measurement, update: Made, updated: _Updated, metrics: dict[str, float]
 ) -> UpdateEvidence:
     """What the gate judges an update by; `metrics` gets what is found on the way."""
     account, record = materials.account, materials.model.record
@@ -155,13 +130,12 @@ def _update_evidence(
     )
 
 
-def _membership_evidence(parent: _Measured, updated: _Measured) -> MembershipEvidence | None:
+def _membership_evidence(parent: Measurement, updated: Measurement) -> MembershipEvidence | None:
     """What the gate is told of membership inference; None where it could not be measured."""
-    before, after = (measured.membership.get(Metric.FORGET_MEMBERSHIP_AUC) for measured in (parent, updated))
-    retained = parent.membership.get(Metric.RETAINED_MEMBERSHIP_AUC)
+    before, after, retained = parent.forget_membership, updated.forget_membership, parent.retained_membership
     if before is None or after is None or retained is None:
         return None
-    return MembershipEvidence(before, after, retained)
+    return MembershipEvidence(before.auc, after.auc, retained.auc)
 
 
 def _privacy(evidence: GateEvidence) -> str:
@@ -196,29 +170,5 @@ def _comparison(materials: Materials, updated: _Updated | None) -> dict[str, flo
     return metrics
 
 
-def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:
-    return _Measured(
-        ThreeSets(
-            forget=evaluate(objective, theta, materials.removed),
-            retained=evaluate(objective, theta, materials.retained),
-            test=evaluate(objective, theta, materials.test),
-        ),
-        gradient_norm=retained_gradient_norm(objective, theta, materials.retained),
-        membership=_membership(materials, objective, theta),
-    )
-
-
-def _membership(materials: Materials, objective: Objective, theta: Tensor) -> dict[str, float]:
-    """How well removed, and retained, samples can be told from test samples by their losses."""
-    sources = {"forget": materials.removed, "retained": materials.retained, "test": materials.test}
-    scores = {name: membership_scores(objective, theta, source) for name, source in sources.items()}
-    found = {}
-    for name in ("forget", "retained"):
-        members, others = scores[name], scores["test"]
-        # Without finite losses there is nothing to compare, and the gate refuses anyway.
-        if members is None or others is None or bool(members.isnan().any()) or bool(others.isnan().any()):
-            continue
-        inference = membership_auc(members, others)
-        found[f"{name}_membership_auc"] = inference.auc
-        found[f"{name}_membership_auc_error"] = max(inference.standard_error, inference.chance_error)
-    return found
+def _measure(materials: Materials, objective: Objective, theta: Tensor) -> Measurement:
+    return measure(objective, theta, materials.removed, materials.retained, materials.test)

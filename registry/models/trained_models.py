@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from oubli.components.curvature.secant import Secant
-from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
-from oubli.components.measures.membership import membership_inference
+from oubli.components.errors import NonFiniteInput
+from oubli.components.measures.measurement import measure
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
@@ -58,7 +58,8 @@ def register_trained(
     None keeps it unless the model is convex, whose removal takes two steps and needs the retained samples anyway.
     secant: of the training's last epochs, to be kept with the curvature, which it then always is.
     Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
-    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
+    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows, NonFiniteInput where
+    a loss is NaN.
     """
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
@@ -73,7 +74,7 @@ def register_trained(
             remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
         )
     objective = recipe.objective(module)
-    metrics = _metrics(objective, train, test) | {
+    metrics = _metrics(name, objective, train, test) | {
         Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
         Metric.REMOVED_SINCE_TRAINING: 0.0,
     }
@@ -121,24 +122,16 @@ def register_trained(
     return version
 
 
-def _metrics(objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
+def _metrics(name: str, objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
-    theta = objective.theta()
-    metrics = {
+    measurement = measure(objective, objective.theta(), None, train, test)
+    if len(test) and measurement.retained_membership is None:
+        raise NonFiniteInput(
+            f"Some losses of {name} on its training or test data are NaN.",
+            remedy="Check the model's weights and the data.",
+        )
+    return {
         Metric.RETAINED_SAMPLES: float(len(train)),
         Metric.TEST_SAMPLES: float(len(test)),
-        Metric.RETAINED_GRADIENT_NORM: retained_gradient_norm(objective, theta, train),
+        **measurement.metrics(),
     }
-    if len(test):
-        told = membership_inference(objective, theta, train, test)
-        if told is not None:
-            metrics[Metric.RETAINED_MEMBERSHIP_AUC] = told.auc
-            metrics[Metric.RETAINED_MEMBERSHIP_AUC_ERROR] = max(told.standard_error, told.chance_error)
-    for name, samples in (("retained", train), ("test", test)):
-        if len(samples) == 0:
-            continue
-        found = evaluate(objective, theta, samples)
-        metrics[f"{name}_loss"] = found.loss
-        if found.accuracy is not None:
-            metrics[f"{name}_accuracy"] = found.accuracy
-    return metrics

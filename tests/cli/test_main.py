@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion

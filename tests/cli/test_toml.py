@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from oubli.cli.toml import read_toml
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.errors import ConfigurationError
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oubli.components.blocks.blanket import select_blanket
+from oubli.components.blocks.blanket import BlanketPlan, select_blanket
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
@@ -30,7 +30,7 @@ def test_removal_on_a_gpu_agrees_with_the_cpu() -> None:
     for device in ("cpu", "cuda"):
         objective = Objective(module, cross_entropy, 1e-3, device=device)
         theta = objective.theta()
-        blanket = select_blanket(objective, theta, removed, perturbations=100, seed=0)
+        blanket = select_blanket(objective, theta, removed, BlanketPlan(perturbations=100), seed=0)
         update = newton_removal(
             objective,
             theta,

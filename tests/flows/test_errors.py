@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from oubli.components.errors import ConfigurationError, OubliError
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.components.reference.models import logistic_regression
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.train import train

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
-from oubli.components.gate.gate import GateLimits
+from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.training.retrain import retrain
 from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion

@@ -8,9 +8,9 @@ import blobs
 import mlflow
 import pytest
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.errors import ConfigurationError
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.job.facts import UPDATE_FACTS, BlockFacts, Made, Stage
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.train import train

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.job.materials import Materials
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.retrain import retrain

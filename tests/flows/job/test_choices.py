@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from records import training_record
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.flows.job.choices import Choices

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.removals.unlearn_config import Order, Privacy, SnapshotUse, UnlearnConfig
 
