@@ -45,7 +45,7 @@ HANDOVER_TOLERANCE = 1e-5
 NEWTON_STEPS = 10
 
 
-# Keyword arguments are the options that a training record stores.
+# many parameters: the keyword arguments of a trainer, which stored training records name.
 def fit_convex(
     module: nn.Module,
     samples: Samples,
@@ -107,7 +107,8 @@ def fit_convex(
     return module.eval()
 
 
-# Keyword arguments are the options that a training record stores.
+# many parameters: as above.
+# long: as many lines for the parameters as for the loop.
 def fit_minibatch(
     module: nn.Module,
     samples: Samples,
