@@ -12,6 +12,7 @@ from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
+    NewVersion,
     RunRecord,
     close_unfinished_runs,
     log_run,
@@ -24,7 +25,6 @@ from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_job import RemovalJob, RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.training.decoders import example_value
 
 _STAGES = ("fetch", "gradients", "blanket", "update", "retrain", "validate")
 _DESCRIBED = (
@@ -84,12 +84,7 @@ def _accepted(materials: Materials) -> RemovalOutcome:
 
 def _refused(materials: Materials) -> RemovalOutcome:
     job, parent = materials.job, materials.parent
-    run_id = log_run(
-        materials.registry,
-        experiment_id=materials.experiment_id,
-        run_name=f"refused removal from {parent.label}",
-        run_record=_run_record(materials, Outcome.REFUSED),
-    )
+    run_id = log_run(materials.registry, _run_record(materials, Outcome.REFUSED))
     return _outcome(materials, Status.REFUSED, None, run_id).model_copy(
         update={
             "reasons": tuple(reason["sentence"] for reason in job.area.require("validate").facts["reasons"]),
@@ -108,24 +103,24 @@ def _new_version(materials: Materials) -> RegisteredVersion:
     run_record = _run_record(materials, Outcome.ACCEPTED)
     return register_version(
         materials.registry,
-        name=job.model,
-        module=module,
-        signature=materials.registry.signature(parent)
-        or signature_for(module, materials.recipe.example(materials.removed_inputs.inputs)),
-        example_value=example_value(materials.recipe.record.decoder),
-        experiment_id=materials.experiment_id,
-        run_name=f"removal from {parent.label}",
-        run_record=run_record,
-        version_tags={
-            tags.METHOD: Method.UNLEARNED.value,
-            **parent.child_tags(),
-            tags.REMOVAL_KEY: job.outcome,
-            tags.WEIGHTS_SHA256: weights_digest(weights),
-            tags.RECORD: parent.tags[tags.RECORD],
-            tags.RECORD_SHA256: parent.tags[tags.RECORD_SHA256],
-            **store_removed(job.store_root, job.outcome, new_ids, materials.earlier),
-        },
-        description=_description(materials, run_record),
+        NewVersion(
+            name=job.model,
+            module=module,
+            signature=materials.registry.signature(parent)
+            or signature_for(module, materials.recipe.example(materials.removed_inputs.inputs)),
+            example_value=materials.recipe.example_value,
+            tags={
+                tags.METHOD: Method.UNLEARNED.value,
+                **parent.child_tags(),
+                tags.REMOVAL_KEY: job.outcome,
+                tags.WEIGHTS_SHA256: weights_digest(weights),
+                tags.RECORD: parent.tags[tags.RECORD],
+                tags.RECORD_SHA256: parent.tags[tags.RECORD_SHA256],
+                **store_removed(job.store_root, job.outcome, new_ids, materials.earlier),
+            },
+            description=_description(materials, run_record),
+        ),
+        run_record,
     )
 
 
@@ -147,7 +142,10 @@ def _run_record(materials: Materials, verdict: Outcome) -> RunRecord:
         privacy=facts["validate"]["privacy"],
     )
     seconds = sum(facts[name]["seconds"] for name in ("gradients", "blanket", "update"))
+    refused = "refused " if verdict is Outcome.REFUSED else ""
     return RunRecord(
+        experiment_id=materials.experiment_id,
+        name=f"{refused}removal from {materials.parent.label}",
         params=lineage.params(record),
         metrics={
             **facts["validate"]["metrics"],

@@ -13,7 +13,7 @@ from oubli.registry.errors import RemovalSetError
 from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.models.trained_models import register_trained
+from oubli.registry.models.trained_models import Provenance, register_trained
 from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_set import read_removal_set
 from oubli.registry.removals.removed_ids import removed_before, removed_from_any, store_removed
@@ -54,12 +54,14 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
         record,
         settings=settings,
         alias=spec.alias,
-        lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(gone)),
-        without=frozenset(gone),
-        version_tags=store_removed(settings.store_root, "", (), gone) if gone else {},
-        seconds=seconds,
+        provenance=Provenance(
+            lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(gone)),
+            without=frozenset(gone),
+            version_tags=store_removed(settings.store_root, "", (), gone) if gone else {},
+            seconds=seconds,
+            secant=watched[0].secant(samples, recipe.loss) if watched else None,
+        ),
         snapshot=spec.snapshot,
-        secant=watched[0].secant(samples, recipe.loss) if watched else None,
     )
 
 
@@ -104,23 +106,25 @@ def retrain(
         record,
         settings=settings,
         alias=None,
-        lineage=Lineage(
-            method=Method.RETRAINED,
-            verdict="retrained",
-            parent_version=parent.version,
-            request_ids=request_ids,
-            removed=len(new_ids),
-            removed_in_all=len(without),
-            removal_digest=digest,
+        provenance=Provenance(
+            lineage=Lineage(
+                method=Method.RETRAINED,
+                verdict="retrained",
+                parent_version=parent.version,
+                request_ids=request_ids,
+                removed=len(new_ids),
+                removed_in_all=len(without),
+                removal_digest=digest,
+            ),
+            parent=parent,
+            without=without,
+            version_tags={
+                tags.REMOVAL_KEY: outcome,
+                **parent.child_tags(),
+                **store_removed(settings.store_root, outcome, new_ids, before),
+            },
+            seconds=seconds,
         ),
-        without=without,
-        version_tags={
-            tags.REMOVAL_KEY: outcome,
-            **parent.child_tags(),
-            **store_removed(settings.store_root, outcome, new_ids, before),
-        },
-        parent=parent,
-        seconds=seconds,
     )
     move_alias(registry, version, UNLEARNED_ALIAS)
     return version
