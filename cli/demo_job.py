@@ -19,7 +19,8 @@ from oubli.flows.unlearn import unlearn
 from oubli.registry.errors import ModelNotFound
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
-from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
 from oubli.components.curvature.kinds import CurvatureKind
-from oubli.registry.removals.removal_job import Curvature, Order, Selection, SnapshotUse, UnlearnConfig
+from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig
 from oubli.registry.training.training_record import TokensDecoder, TrainingRecord
 
 # One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
@@ -22,18 +22,18 @@ class Choices:
     record: TrainingRecord
 
     @property
-    def selection(self) -> BlockSelection:
+    def selection(self) -> BlockChoice:
         """All parameters of a convex model, where the update is exact in the limit; else the Markov blanket."""
-        if self.config.selection is Selection.AUTO:
-            return BlockSelection.FULL if self.record.convex else BlockSelection.L_FOCI
-        return BlockSelection(self.config.selection.value)
+        if self.config.selection == AUTO:
+            return BlockChoice.FULL if self.record.convex else BlockChoice.L_FOCI
+        return self.config.selection
 
     @property
     def curvature(self) -> CurvatureKind:
         """The generalised Gauss-Newton matrix: the Hessian of a convex model, and never indefinite on a network."""
-        if self.config.curvature is Curvature.AUTO:
+        if self.config.curvature == AUTO:
             return CurvatureKind.GGN
-        return CurvatureKind(self.config.curvature.value)
+        return self.config.curvature
 
     @property
     def steps(self) -> int:
@@ -47,7 +47,7 @@ class Choices:
         if self.config.use_snapshot is not SnapshotUse.AUTO:
             return self.config.use_snapshot is SnapshotUse.ALWAYS
         # A second step needs the gradient where the first one ended, which no snapshot knows.
-        asked_otherwise = self.config.curvature is not Curvature.AUTO or self.config.curvature_samples is not None
+        asked_otherwise = self.config.curvature != AUTO or self.config.curvature_samples is not None
         return self.steps == 1 and self.config.order is Order.BATCH and not asked_otherwise
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from oubli.components.errors import OubliError
-from oubli.registry.removals.removal_job import RemovalOutcome
+from oubli.registry.removals.outcome import RemovalOutcome
 from oubli.registry.storage.local_store import local_path
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join, scheme_of

@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 from records import training_record
 
-from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.choosing import Selection as BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.flows.job.choices import Choices
-from oubli.registry.removals.removal_job import Curvature, Selection, UnlearnConfig
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.training.training_record import (
     TokensDecoder,
 )
@@ -23,22 +23,16 @@ def choices(*, convex: bool = False, decoder: Any = None, **config: Any) -> Choi
     return Choices(UnlearnConfig.model_validate(config), record)
 
 
-def test_every_selection_and_curvature_of_the_core_can_be_asked_for() -> None:
-    # Written twice: a configuration's form knows `auto`, and is read without the numeric core's imports.
-    assert {one.value for one in Selection} == {one.value for one in BlockSelection} | {"auto"}
-    assert {one.value for one in Curvature} == {one.value for one in CurvatureKind} | {"auto"}
-
-
 def test_what_a_convex_model_gets() -> None:
     found = choices(convex=True)
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.FULL, CurvatureKind.GGN, 2)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.FULL, CurvatureKind.GGN, 2)
     assert not found.may_use_snapshot
     assert found.damping == "none (convex)"
 
 
 def test_what_a_network_gets() -> None:
     found = choices()
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.L_FOCI, CurvatureKind.GGN, 1)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.L_FOCI, CurvatureKind.GGN, 1)
     assert found.may_use_snapshot
     assert found.damping == "relative to the mean curvature"
 
@@ -46,7 +40,7 @@ def test_what_a_network_gets() -> None:
 @pytest.mark.parametrize("convex", [True, False])
 def test_what_is_asked_for_is_done(convex: bool) -> None:
     found = choices(convex=convex, selection="random", block_size=5, curvature="kfac", steps=3, damping=0.25)
-    assert (found.selection, found.curvature, found.steps) == (BlockSelection.RANDOM, CurvatureKind.KFAC, 3)
+    assert (found.selection, found.curvature, found.steps) == (BlockChoice.RANDOM, CurvatureKind.KFAC, 3)
     assert found.damping == "0.25, as configured"
 
 
