@@ -187,7 +187,7 @@ class ModelRegistry:
         if uri is None:
             raise TrainingRecordError(
                 f"{version.label} has no training record, so nobody can tell what it was trained on.",
-                remedy="Attach one with oubli.registry.models.registration.attach_record (see README.md).",
+                remedy="Attach one with oubli.registry.attach_record (see README.md).",
             )
         data = store_for(uri).read(uri)
         if (digest := bytes_digest(data)) != version.tags[tags.RECORD_SHA256]:
