@@ -11,7 +11,7 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
   nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
   nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup demo serve test test-s3 test-kernels test-curvlinops lint format lock clean
+.PHONY: help setup demo serve test test-s3 test-kernels test-curvlinops docs lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,14 @@ test-kernels: setup ## the GPU kernels, compiled and run by Triton's interpreter
 	@# The version that torch's CUDA build brings; kept out of the environment, as it is large.
 	test -d build/triton || $(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.7.1
 	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/components/lfoci/engines/test_cuda.py
+
+docs: setup ## build the documentation into build/docs; a warning is an error
+	@# The group `docs` of pyproject.toml names every package that Sphinx needs beside the locked ones.
+	$(BIN)/python -m pip install --quiet --no-deps $$($(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
+	$(BIN)/python docs/architecture.py --check
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs-doctrees -b html docs build/docs
+	@echo "build/docs/index.html"
 
 lint: setup ## ruff and strict mypy
 	$(BIN)/ruff check .
