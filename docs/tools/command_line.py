@@ -1,67 +1,105 @@
-"""The directive `command-line`: every command with its arguments and options, read from the command itself."""
+"""The directive `command-line`: every command with its arguments and options, read from the functions behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import typer
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from typer.models import ArgumentInfo, OptionInfo
+
+from tools.fields import markdown_table, plain, value_of, values_of
+
+
+class Parameter(NamedTuple):
+    """An argument or option: how it is written, what it takes, and its help. required: it has no default."""
+
+    names: tuple[str, ...]
+    values: str
+    default: str
+    help: str
+    is_argument: bool
+    required: bool
+
+
+def parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
+    """The parameters of a command, in its order."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation, default = hints[name], parameter.default
+        info = next((each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, _INFOS)), None)
+        if isinstance(default, _INFOS):
+            info, default = default, default.default
+        required = default in (inspect.Parameter.empty, ...)
+        is_argument = isinstance(info, ArgumentInfo)
+        plainly = typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+        yield Parameter(
+            names=_names(name, info, is_argument=is_argument),
+            values="flag" if plainly is bool else values_of(plainly),
+            default="required" if required else "" if plainly is bool else value_of(default),
+            help=plain((info.help or "") if info is not None else ""),
+            is_argument=is_argument,
+            required=required,
+        )
+
+
+_INFOS = (ArgumentInfo, OptionInfo)
+
+
+def _names(name: str, info: ArgumentInfo | OptionInfo | None, *, is_argument: bool) -> tuple[str, ...]:
+    if is_argument:
+        return (name.upper(),)
+    return tuple((info.param_decls if info else None) or (f"--{name.replace('_', '-')}",))
 
 
 def pages(program: str, app: typer.Typer) -> Iterator[str]:
-    """Markdown for each command: how it is called, what it does, and its parameters."""
-    group = typer.main.get_command(app)
-    yield f"```text\n{program} [OPTIONS] COMMAND [ARGS]\n```\n\n{_table(group)}"
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        usage = " ".join([program, name, *_usage(command)])
-        yield f"## {program} {name}\n\n```text\n{usage}\n```\n\n{_text(command.help)}\n\n{_table(command)}"
+    """Markdown: the options of every command, then each command with its usage, its help and its parameters."""
+    yield f"```text\n{program} [OPTIONS] COMMAND [ARGS]\n```"
+    if app.registered_callback is not None and app.registered_callback.callback is not None:
+        yield _table(app.registered_callback.callback)
+    for command in app.registered_commands:
+        function = command.callback
+        if function is None:
+            continue
+        name = command.name or function.__name__.replace("_", "-")
+        usage = " ".join((program, name, *_usage(list(parameters(function)))))
+        yield f"## {program} {name}\n\n```text\n{usage}\n```\n\n{_help(function)}\n\n{_table(function)}"
 
 
-def _usage(command: Any) -> Iterator[str]:
-    for parameter in command.params:
-        if parameter.param_type_name == "argument":
-            name = parameter.human_readable_name.upper()
-            yield name if parameter.required else f"[{name}]"
-        elif parameter.required:
-            yield f"{parameter.opts[0]} {_metavar(parameter)}"
-    if any(parameter.param_type_name == "option" and not parameter.required for parameter in command.params):
+def _usage(found: list[Parameter]) -> Iterator[str]:
+    for each in found:
+        if each.is_argument:
+            yield each.names[0] if each.required else f"[{each.names[0]}]"
+        elif each.required:
+            yield f"{each.names[0]} {each.names[0].removeprefix('--').upper()}"
+    if any(not each.is_argument and not each.required for each in found):
         yield "[OPTIONS]"
 
 
-def _table(command: Any) -> str:
-    lines = ["| name | value | default | meaning |", "|---|---|---|---|"]
-    for parameter in command.params:
-        if parameter.name in ("help", "install_completion", "show_completion"):
-            continue
-        is_argument = parameter.param_type_name == "argument"
-        names = [parameter.human_readable_name.upper()] if is_argument else list(parameter.opts)
-        shown = ", ".join(f"`{name}`" for name in names)
-        cells = (shown, _metavar(parameter), _default(parameter), (parameter.help or "").replace("|", "\\|"))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) if len(lines) > 2 else "It takes no options."
+def _table(function: Callable[..., Any]) -> str:
+    rows = [
+        (", ".join(f"`{n}`" for n in each.names), each.values, each.default, each.help) for each in parameters(function)
+    ]
+    return markdown_table(("name", "value", "default", "meaning"), rows) if rows else "It takes no options."
 
 
-def _metavar(parameter: Any) -> str:
-    if getattr(parameter, "is_flag", False):
-        return "flag"
-    choices = getattr(parameter.type, "choices", None)
-    if choices:
-        return ", ".join(f"`{getattr(choice, 'value', choice)}`" for choice in choices)
-    return str(parameter.type.name).upper()
-
-
-def _default(parameter: Any) -> str:
-    if parameter.required:
-        return "required"
-    if getattr(parameter, "is_flag", False) or parameter.default in (None, (), []):
-        return ""
-    return f"`{getattr(parameter.default, 'value', parameter.default)}`"
-
-
-def _text(help_text: str | None) -> str:
-    return (help_text or "").replace("\b", "").strip()
+def _help(function: Callable[..., Any]) -> str:
+    """The docstring; what follows "Example:" as code."""
+    paragraphs = []
+    for paragraph in inspect.getdoc(function).split("\n\n"):  # type: ignore[union-attr]
+        before, found, example = paragraph.partition(": oubli ")
+        is_example = found and before in ("Example", "Examples")
+        if is_example:
+            paragraphs.append(f"```sh\noubli {example}\n```")
+        elif paragraph.startswith("oubli "):
+            paragraphs.append(f"```sh\n{paragraph}\n```")
+        else:
+            paragraphs.append(plain(paragraph))
+    return "\n\n".join(paragraphs)
 
 
 class CommandLine(SphinxDirective):

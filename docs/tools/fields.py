@@ -13,7 +13,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -24,14 +24,17 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.util.docutils import SphinxDirective
 
+_BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+_PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
+
 
 class Row(NamedTuple):
     """One field, in Markdown."""
 
     name: str
-    type: str
+    values: str
     default: str
-    description: str
+    meaning: str
 
 
 def load(path: str) -> Any:
@@ -44,91 +47,79 @@ def rows(model: type) -> Iterator[Row]:
     """A row for each field."""
     if issubclass(model, BaseModel):
         for name, field in model.model_fields.items():
+            bounds = {key: getattr(each, key) for each in field.metadata for key in _BOUNDS if hasattr(each, key)}
             default = field.get_default(call_default_factory=True, validated_data={})
-            bounds = ", ".join(filter(None, map(_bound, field.metadata)))
-            yield Row(name, _shown(field.annotation, bounds), _value(default), field.description or "")
+            yield Row(name, _bounded(field.annotation, bounds), value_of(default), plain(field.description or ""))
         return
     hints = typing.get_type_hints(model)
-    for field in dataclasses.fields(model):
-        bounds = ", ".join(
-            f"{symbol} {field.metadata[name]}"
-            for name, symbol in {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}.items()
-            if name in field.metadata
-        )
-        default = PydanticUndefined if field.default is dataclasses.MISSING else field.default
-        yield Row(field.name, _shown(hints[field.name], bounds), _value(default), field.metadata.get("description", ""))
+    for each in dataclasses.fields(model):
+        default = PydanticUndefined if each.default is dataclasses.MISSING else each.default
+        meaning = plain(each.metadata.get("description", ""))
+        yield Row(each.name, _bounded(hints[each.name], each.metadata), value_of(default), meaning)
 
 
-def _bound(metadata: Any) -> str:
-    for name, symbol in {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}.items():
-        if (bound := getattr(metadata, name, None)) is not None:
-            return f"{symbol} {bound}"
-    return ""
+def _bounded(annotation: Any, bounds: Mapping[str, Any]) -> str:
+    shown = [f"{symbol} {bounds[name]}" for name, symbol in _BOUNDS.items() if bounds.get(name) is not None]
+    return "; ".join([values_of(annotation), ", ".join(shown)]) if shown else values_of(annotation)
 
 
-def _shown(annotation: Any, bounds: str) -> str:
-    text = _type(annotation)
-    return f"{text}; {bounds}" if bounds else text
-
-
-def _type(annotation: Any) -> str:
+def values_of(annotation: Any) -> str:
+    """What a type takes, in words."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _type(arguments[0])
+        return values_of(arguments[0])
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        # An open field is told by its default.
-        return " or ".join(dict.fromkeys(_type(each) for each in arguments if each is not type(None)))
-    if origin is tuple:
-        return f"list of {_type(arguments[0])}"
+        # That a field may be empty is told by its default.
+        parts = dict.fromkeys(values_of(each) for each in arguments if each is not type(None))
+        return ", ".join(parts) if all(part.startswith("`") for part in parts) else " or ".join(parts)
+    if origin in (tuple, list):
+        return f"list of {values_of(arguments[0])}"
     if origin is dict:
         return "table"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return ", ".join(f"`{member.value}`" for member in annotation)
-    plain = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
     name = getattr(annotation, "__name__", str(annotation))
-    return plain.get(
-        annotation,
-        f"[{name}](#fields-{name.lower()})"
-        if dataclasses.is_dataclass(annotation) or (isinstance(annotation, type) and issubclass(annotation, BaseModel))
-        else name.lower(),
-    )
+    return _PLAIN.get(annotation, f"`{name}`" if _has_fields(annotation) else name.lower())
 
 
-def _value(default: Any) -> str:
+def _has_fields(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
+
+
+def value_of(default: Any) -> str:
+    """A default, in words."""
     if default is PydanticUndefined:
         return "required"
-    if default is None or default in ("", ()):
+    if default is None or default in ("", (), {}):
         return "empty"
-    if isinstance(default, Enum):
-        return f"`{default.value}`"
-    if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    if isinstance(default, BaseModel) or dataclasses.is_dataclass(default):
+    if _has_fields(type(default)):
         return "its defaults"
+    if isinstance(default, Enum):
+        default = default.value
+    if isinstance(default, bool):
+        default = str(default).lower()
     if isinstance(default, tuple):
-        return f"`{', '.join(map(str, default))}`"
+        default = ", ".join(map(str, default))
+    if isinstance(default, float):
+        default = f"{default:.6g}"
     return f"`{default}`"
 
 
-def table(model: type, prefix: str | None = None) -> str:
-    """The fields as a Markdown table."""
-    lines = ["| name | value | default | meaning |", "|---|---|---|---|"]
-    for row in rows(model):
-        name = row.name if prefix is None else prefix + row.name.upper()
-        cells = (f"`{name}`", row.type, row.default, _plain(row.description))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands: 'name' becomes code, and * is no emphasis."""
-    text = re.sub(r"(?<![\w`])'([\w.:*-]+)'(?!\w)", r"`\1`", text)
+def plain(text: str) -> str:
+    """Text that Markdown shows as it stands: 'name' becomes code, and a star is no emphasis."""
+    text = re.sub(r"(?<![\w`'])'([^\s',]+)'(?!\w)", r"`\1`", text)
     return "".join(
-        part if part.startswith("`") else part.replace("*", "\\*").replace("<", "&lt;")
+        part if part.startswith("`") else part.replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
         for part in re.split(r"(`[^`]*`)", text)
     )
+
+
+def markdown_table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *cells]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 class Fields(SphinxDirective):
@@ -139,9 +130,11 @@ class Fields(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         model = load(self.arguments[0])
-        self.env.note_dependency(import_module(model.__module__).__file__ or "")
-        text = f"(fields-{model.__name__.lower()})=\n\n{table(model, self.options.get('environment'))}"
-        return self.parse_text_to_nodes(text)
+        prefix = self.options.get("environment")
+        found = [row if prefix is None else row._replace(name=prefix + row.name.upper()) for row in rows(model)]
+        cells = [(f"`{row.name}`", *row[1:]) for row in found]
+        title = "" if prefix is not None else f"**`{model.__name__}`**\n\n"
+        return self.parse_text_to_nodes(title + markdown_table(("name", "value", "default", "meaning"), cells))
 
 
 def setup(app: Any) -> dict[str, bool]:
