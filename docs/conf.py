@@ -40,7 +40,8 @@ autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 120
+autodoc_preserve_defaults = True
 add_module_names = False
 toc_object_entries = False
 
@@ -55,4 +56,6 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#2f5d8c", "color-brand-content": "#2f5d8c"},
     "dark_css_variables": {"color-brand-primary": "#8ab6e0", "color-brand-content": "#8ab6e0"},
 }
+# A dash in an option is no punctuation.
+smartquotes = False
 pygments_style = "friendly"

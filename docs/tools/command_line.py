@@ -53,14 +53,16 @@ _INFOS = (ArgumentInfo, OptionInfo)
 def _names(name: str, info: ArgumentInfo | OptionInfo | None, *, is_argument: bool) -> tuple[str, ...]:
     if is_argument:
         return (name.upper(),)
-    return tuple((info.param_decls if info else None) or (f"--{name.replace('_', '-')}",))
+    # In an annotation, where a default has no place, Typer takes the first name for one.
+    declared = [info.default, *(info.param_decls or ())] if info is not None else []
+    named = tuple(each for each in declared if isinstance(each, str) and each.startswith("-"))
+    return named or (f"--{name.replace('_', '-')}",)
 
 
 def pages(program: str, app: typer.Typer) -> Iterator[str]:
     """Markdown: the options of every command, then each command with its usage, its help and its parameters."""
-    yield f"```text\n{program} [OPTIONS] COMMAND [ARGS]\n```"
-    if app.registered_callback is not None and app.registered_callback.callback is not None:
-        yield _table(app.registered_callback.callback)
+    common = app.registered_callback.callback if app.registered_callback is not None else None
+    yield f"```text\n{program} [OPTIONS] COMMAND [ARGS]\n```\n\n" + (_table(common) if common is not None else "")
     for command in app.registered_commands:
         function = command.callback
         if function is None:
@@ -108,7 +110,11 @@ class CommandLine(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from oubli.cli.main import app
 
-        return self.parse_text_to_nodes("\n\n".join(pages("oubli", app)), allow_section_headings=True)
+        common, *commands = pages("oubli", app)
+        return [
+            *self.parse_text_to_nodes(common),
+            *self.parse_text_to_nodes("\n\n".join(commands), allow_section_headings=True),
+        ]
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -11,7 +11,7 @@ import textwrap
 from typing import Any
 
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
-_MARKUP = re.compile(r"([\\*|])|(?<=\w)(_)(?!\w)")
+_MARKUP = re.compile(r"([\\*|@])|(?<=\w)(_)(?!\w)")
 _SECTIONS = {"args", "arguments", "attributes", "examples", "example", "note", "notes", "raises", "returns", "yields"}
 _ENTRY = re.compile(r"\s*(?:[-*]|\d+\.)\s")
 

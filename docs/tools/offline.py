@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sphinx.errors import SphinxError
-
 _LOADS = (
     re.compile(
         r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"'](?:https?:)?//[^\"']*", re.IGNORECASE
@@ -25,6 +23,8 @@ def loads_from_elsewhere(text: str) -> list[str]:
 def _check(app: Any, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
+    from sphinx.errors import SphinxError
+
     for path in sorted(Path(app.outdir).rglob("*")):
         if path.suffix in (".html", ".css") and (found := loads_from_elsewhere(path.read_text(encoding="utf-8"))):
             raise SphinxError(f"{path.relative_to(app.outdir)} would load from another host: {found[0]}")
