@@ -1,4 +1,10 @@
-"""The directive `command-line`: every command with its arguments and options, read from the functions behind it."""
+"""The directive `command-line`: every command with its arguments and options, read from the functions behind it.
+
+    ```{command-line} common
+    ```
+
+shows the options that all commands share, and with `commands` each command below a heading of its own.
+"""
 
 from __future__ import annotations
 
@@ -107,14 +113,16 @@ def _help(function: Callable[..., Any]) -> str:
 class CommandLine(SphinxDirective):
     """See the module."""
 
+    required_arguments = 1
+
     def run(self) -> list[nodes.Node]:
         from oubli.cli.main import app
 
         common, *commands = pages("oubli", app)
-        return [
-            *self.parse_text_to_nodes(common),
-            *self.parse_text_to_nodes("\n\n".join(commands), allow_section_headings=True),
-        ]
+        # MyST puts headings into the page at once, before what a directive returns: hence two directives.
+        if self.arguments[0] == "common":
+            return self.parse_text_to_nodes(common)
+        return self.parse_text_to_nodes("\n\n".join(commands), allow_section_headings=True)
 
 
 def setup(app: Any) -> dict[str, bool]:
