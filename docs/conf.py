@@ -36,10 +36,13 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Progress", "CurvatureBuilder", "LossFunction", "Damping")}
 # The interpreter's own text for these is not ours.
 autodoc_inherit_docstrings = False
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
+# Fields are members as well: listed once, not as objects of their own.
+napoleon_use_ivar = True
 python_maximum_signature_line_length = 120
 autodoc_preserve_defaults = True
 add_module_names = False
