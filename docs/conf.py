@@ -22,9 +22,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "tools.docstrings",
-    "tools.fields",
-    "tools.command_line",
-    "tools.public_names",
+    "tools.directives",
     "tools.mathml",
     "tools.offline",
 ]

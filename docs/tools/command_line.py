@@ -1,10 +1,4 @@
-"""The directive `command-line`: every command with its arguments and options, read from the functions behind it.
-
-    ```{command-line} common
-    ```
-
-shows the options that all commands share, and with `commands` each command below a heading of its own.
-"""
+"""Every command with its arguments and options as Markdown, read from the functions behind it."""
 
 from __future__ import annotations
 
@@ -14,8 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import typer
-from docutils import nodes
-from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo, OptionInfo
 
 from tools.fields import markdown_table, plain, value_of, values_of
@@ -108,23 +100,3 @@ def _help(function: Callable[..., Any]) -> str:
         else:
             paragraphs.append(plain(paragraph))
     return "\n\n".join(paragraphs)
-
-
-class CommandLine(SphinxDirective):
-    """See the module."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        from oubli.cli.main import app
-
-        common, *commands = pages("oubli", app)
-        # MyST puts headings into the page at once, before what a directive returns: hence two directives.
-        if self.arguments[0] == "common":
-            return self.parse_text_to_nodes(common)
-        return self.parse_text_to_nodes("\n\n".join(commands), allow_section_headings=True)
-
-
-def setup(app: Any) -> dict[str, bool]:
-    app.add_directive("command-line", CommandLine)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,11 +1,4 @@
-"""The directive `fields`: a table of a pydantic model's fields, or a dataclass's, with the descriptions they carry.
-
-    ```{fields} oubli.registry.settings.Settings
-    :environment: OUBLI_
-    ```
-
-`environment` names the fields as the environment variables that set them.
-"""
+"""The fields of a pydantic model, or of a dataclass, as Markdown, with the descriptions that they carry."""
 
 from __future__ import annotations
 
@@ -15,14 +8,10 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from importlib import import_module
 from typing import Any, NamedTuple
 
-from docutils import nodes
-from docutils.parsers.rst import directives
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from sphinx.util.docutils import SphinxDirective
 
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
@@ -35,12 +24,6 @@ class Row(NamedTuple):
     values: str
     default: str
     meaning: str
-
-
-def load(path: str) -> Any:
-    """The object at a dotted path, such as oubli.registry.settings.Settings."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def rows(model: type) -> Iterator[Row]:
@@ -120,23 +103,3 @@ def markdown_table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> s
     """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *cells]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-class Fields(SphinxDirective):
-    """See the module."""
-
-    required_arguments = 1
-    option_spec: typing.ClassVar = {"environment": directives.unchanged}
-
-    def run(self) -> list[nodes.Node]:
-        model = load(self.arguments[0])
-        prefix = self.options.get("environment")
-        found = [row if prefix is None else row._replace(name=prefix + row.name.upper()) for row in rows(model)]
-        cells = [(f"`{row.name}`", *row[1:]) for row in found]
-        title = "" if prefix is not None else f"**`{model.__name__}`**\n\n"
-        return self.parse_text_to_nodes(title + markdown_table(("name", "value", "default", "meaning"), cells))
-
-
-def setup(app: Any) -> dict[str, bool]:
-    app.add_directive("fields", Fields)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
