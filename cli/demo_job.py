@@ -18,13 +18,15 @@ from oubli.flows.train import train
 from oubli.flows.unlearn import unlearn
 from oubli.registry.errors import ModelNotFound
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.removals.removal_job import RemovalOutcome, UnlearnConfig
+from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
+from oubli.registry.removals.outcome import RemovalOutcome
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import write_training_data
 from oubli.registry.training.training_record import FactoryReference, ImageDecoder
+from oubli.registry.training.writing import write_training_data
 
 _REMOVED = 25
 _TEST_SHARE = 0.2
@@ -153,11 +155,11 @@ def _print_comparison(console: Console, registry: ModelRegistry, model: _Model, 
     parent = registry.version(model.name, outcome.parent_version)
     metrics = dict(registry.client.get_run(outcome.run_id).data.metrics)
     if parent.run_id is not None:
-        metrics["seconds_parent"] = registry.client.get_run(parent.run_id).data.metrics["seconds"]
+        metrics[Metric.SECONDS + OF_PARENT] = registry.client.get_run(parent.run_id).data.metrics[Metric.SECONDS]
     columns = {
-        f"Original (version {outcome.parent_version})": "_parent",
+        f"Original (version {outcome.parent_version})": OF_PARENT,
         f"Unlearned (version {outcome.version or 'refused'})": "",
-        "Retrained without them": "_retrained",
+        "Retrained without them": OF_RETRAINED,
     }
     console.print(evidence_table(f"{model.title}: {_REMOVED} samples removed", columns, metrics))
 

@@ -22,6 +22,7 @@ def show(
 
     from oubli.cli.tables import evidence_table, facts_table
     from oubli.registry.models.model_registry import ModelRegistry
+    from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
     from oubli.registry.settings import load_settings
 
     console = Console()
@@ -33,30 +34,34 @@ def show(
         console.print("No MLflow run belongs to this version, so nothing was measured.")
         return
     metrics = run.data.metrics
-    columns = {"Parent": "_parent", "This version": "", "Retrained": "_retrained"}
-    measured = {heading: suffix for heading, suffix in columns.items() if f"test_loss{suffix}" in metrics}
+    columns = {"Parent": OF_PARENT, "This version": "", "Retrained": OF_RETRAINED}
+    measured = {heading: suffix for heading, suffix in columns.items() if f"{Metric.TEST_LOSS}{suffix}" in metrics}
     console.print(evidence_table("Measured", measured, metrics))
-    if "parameter_distance_to_retrained" in metrics:
+    if Metric.PARAMETER_DISTANCE_TO_RETRAINED in metrics:
         console.print(
-            f"Distance to the retrained weights: {metrics['parameter_distance_to_retrained']:.2e} of the parent's."
+            f"Distance to the retrained weights: {metrics[Metric.PARAMETER_DISTANCE_TO_RETRAINED]:.2e} of the parent's."
         )
     console.print("A record of what was run and measured. It does not prove that nothing of the samples is left.")
 
 
 def _lineage(registry: ModelRegistry, shown: RegisteredVersion) -> list[tuple[str, str]]:
+    from oubli.registry.models import tags
+
     aliases = ", ".join(f"@{alias}" for alias in registry.aliases(shown)) or "none"
     rows = [("Aliases", aliases), ("Lineage", _ancestry(registry, shown)), ("MLflow run", shown.run_id or "none")]
     run = registry.client.get_run(shown.run_id) if shown.run_id else None
     if run is not None:
         rows += [(_title(key), value) for key, value in run.data.params.items()]
-    digest = shown.tags.get("oubli.weights_sha256")
+    digest = shown.tags.get(tags.WEIGHTS_SHA256)
     return rows + ([("Weights SHA-256", digest)] if digest else [])
 
 
 def _ancestry(registry: ModelRegistry, version: RegisteredVersion) -> str:
     """'3 (unlearned) from 2 (unlearned) from 1 (trained)'."""
+    from oubli.registry.models import tags
+
     methods = {
-        each.version: each.tags.get("oubli.method", "registered elsewhere") for each in registry.versions(version.name)
+        each.version: each.tags.get(tags.METHOD, "registered elsewhere") for each in registry.versions(version.name)
     }
     steps = (version.version, *version.ancestors)
     return " from ".join(f"{step} ({methods.get(step, 'deleted')})" for step in steps)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from oubli.registry.removals.removal_job import UnlearnConfig
+    from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 
 def unlearn(
@@ -50,7 +50,8 @@ def unlearn(
     from oubli.cli.tables import print_outcome
     from oubli.cli.toml import read_toml
     from oubli.flows.unlearn import unlearn as unlearn_flow
-    from oubli.registry.removals.removal_job import Status, UnlearnConfig
+    from oubli.registry.removals.outcome import Status
+    from oubli.registry.removals.unlearn_config import UnlearnConfig
 
     chosen: dict[str, object] = {}
     if selection != "auto":
@@ -68,7 +69,7 @@ def _configured(chosen: dict[str, object]) -> UnlearnConfig:
     from pydantic import ValidationError
 
     from oubli.components.errors import ConfigurationError
-    from oubli.registry.removals.removal_job import UnlearnConfig
+    from oubli.registry.removals.unlearn_config import UnlearnConfig
 
     try:
         return UnlearnConfig.model_validate(chosen)

@@ -11,7 +11,8 @@ from oubli.flows.stages.fetch import check_removals
 from oubli.flows.unlearn import unlearn
 from oubli.registry.errors import RemovalSetError, UnknownIdsError
 from oubli.registry.removals.inbox import reject, settle, waiting
-from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome, Status
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import load_settings
 from oubli.registry.storage.stores import store_for
 

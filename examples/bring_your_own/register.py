@@ -5,8 +5,9 @@ import wine_model
 
 from oubli.components.model.losses import cross_entropy
 from oubli.registry.models.trained_models import register_trained
-from oubli.registry.training.training_data import TrainingData, write_training_data
+from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import FactoryReference, Split, TrainingRecord, VectorDecoder
+from oubli.registry.training.writing import write_training_data
 
 record = TrainingRecord(
     dataset=write_training_data(wine_data.table(), "wine/wine.parquet", subject_column="cellar"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oubli.components.blocks.choosing import Selection as BlockSelection
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
 from oubli.components.curvature.kinds import CurvatureKind
-from oubli.registry.removals.removal_job import Curvature, Order, Selection, SnapshotUse, UnlearnConfig
+from oubli.components.model.samples import SampleSource
+from oubli.components.removal.damping import Damping, Fixed, Least, Undamped
+from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig
 from oubli.registry.training.training_record import TokensDecoder, TrainingRecord
 
 # One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
@@ -22,18 +24,18 @@ class Choices:
     record: TrainingRecord
 
     @property
-    def selection(self) -> BlockSelection:
+    def selection(self) -> BlockChoice:
         """All parameters of a convex model, where the update is exact in the limit; else the Markov blanket."""
-        if self.config.selection is Selection.AUTO:
-            return BlockSelection.FULL if self.record.convex else BlockSelection.L_FOCI
-        return BlockSelection(self.config.selection.value)
+        if self.config.selection == AUTO:
+            return BlockChoice.FULL if self.record.convex else BlockChoice.L_FOCI
+        return self.config.selection
 
     @property
     def curvature(self) -> CurvatureKind:
         """The generalised Gauss-Newton matrix: the Hessian of a convex model, and never indefinite on a network."""
-        if self.config.curvature is Curvature.AUTO:
+        if self.config.curvature == AUTO:
             return CurvatureKind.GGN
-        return CurvatureKind(self.config.curvature.value)
+        return self.config.curvature
 
     @property
     def steps(self) -> int:
@@ -47,7 +49,7 @@ class Choices:
         if self.config.use_snapshot is not SnapshotUse.AUTO:
             return self.config.use_snapshot is SnapshotUse.ALWAYS
         # A second step needs the gradient where the first one ended, which no snapshot knows.
-        asked_otherwise = self.config.curvature is not Curvature.AUTO or self.config.curvature_samples is not None
+        asked_otherwise = self.config.curvature != AUTO or self.config.curvature_samples is not None
         return self.steps == 1 and self.config.order is Order.BATCH and not asked_otherwise
 
     @property
@@ -63,9 +65,12 @@ class Choices:
             return TokenPerturbation(vocabulary, self.config.token_replacements)
         return GaussianPerturbation(self.config.perturbation_sigma)
 
-    @property
-    def damping(self) -> str:
-        """The rule by which the damping is found, in words."""
+    def damping(self, probe: SampleSource | None = None) -> Damping:
+        """As configured; else none for a convex model, and for a network the least that its retained samples allow.
+
+        Args:
+            probe: Retained samples that a damping is judged by; None takes all.
+        """
         if self.config.damping is not None:
-            return f"{self.config.damping:g}, as configured"
-        return "none (convex)" if self.record.convex else "relative to the mean curvature"
+            return Fixed(self.config.damping)
+        return Undamped() if self.record.convex else Least(self.config.limits.gradient_rise, probe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_markdown_artifact
 
-from oubli.registry.removals.removal_job import RemovalOutcome
+from oubli.registry.removals.outcome import RemovalOutcome
 
 
 def show_outcome(outcome: RemovalOutcome) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from oubli.registry.models.tags import Artifact, Param
 from oubli.registry.training.training_record import TrainingRecord
 
 # Of request ids, as many as a comparison can show; the evidence artifact lists all.
@@ -47,26 +48,26 @@ class Lineage:
     def params(self, record: TrainingRecord) -> dict[str, str]:
         """The run's params."""
         return {
-            "method": self.method.value,
-            "verdict": self.verdict,
-            "parent_version": self.parent_version,
-            "request_ids": _shown(self.request_ids),
-            "removed": str(self.removed),
-            "removed_in_all": str(self.removed_in_all),
-            "removal_set_digest": self.removal_digest,
-            "config_digest": self.config_digest,
-            "selection": self.selection,
-            "curvature": self.curvature,
-            "damping": self.damping,
-            "privacy": self.privacy,
-            "dataset_sha256": record.dataset.sha256,
-            "training_samples": str(record.n),
-            "loss": str(record.loss),
-            "l2": str(record.l2),
-            "seed": str(record.seed),
-            "convex": str(record.convex).lower(),
-            "trained_parameters": "all" if record.trained is None else ", ".join(record.trained),
-            "factory": record.factory.target,
+            Param.METHOD: self.method.value,
+            Param.VERDICT: self.verdict,
+            Param.PARENT_VERSION: self.parent_version,
+            Param.REQUEST_IDS: _shown(self.request_ids),
+            Param.REMOVED: str(self.removed),
+            Param.REMOVED_IN_ALL: str(self.removed_in_all),
+            Param.REMOVAL_SET_DIGEST: self.removal_digest,
+            Param.CONFIG_DIGEST: self.config_digest,
+            Param.SELECTION: self.selection,
+            Param.CURVATURE: self.curvature,
+            Param.DAMPING: self.damping,
+            Param.PRIVACY: self.privacy,
+            Param.DATASET_SHA256: record.dataset.sha256,
+            Param.TRAINING_SAMPLES: str(record.n),
+            Param.LOSS: str(record.loss),
+            Param.L2: str(record.l2),
+            Param.SEED: str(record.seed),
+            Param.CONVEX: str(record.convex).lower(),
+            Param.TRAINED_PARAMETERS: "all" if record.trained is None else ", ".join(record.trained),
+            Param.FACTORY: record.factory.target,
         }
 
 
@@ -74,4 +75,4 @@ def _shown(request_ids: Sequence[str]) -> str:
     if not request_ids:
         return _NONE
     text = ", ".join(request_ids)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{len(request_ids)} requests, listed in oubli/evidence.json"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{len(request_ids)} requests, listed in {Artifact.EVIDENCE}"

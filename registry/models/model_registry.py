@@ -1,13 +1,6 @@
 """Looking things up in MLflow's model registry: versions, aliases, lineage, training records, weights.
 
-Tags that Oubli writes on a model version:
-
-    oubli.record, oubli.record_sha256     the training record: its URI on the object store, its digest
-    oubli.parent_version                  the version it was made from
-    oubli.outcome                         the removal outcome that it is
-    oubli.ancestors                       that version, its own parent, and so on, separated by commas
-    oubli.removed, oubli.removed_digest   every sample id removed since training: Parquet on the object store
-    oubli.method                          trained, unlearned or retrained
+What a version's tags mean is said in `tags.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from oubli.components.errors import ConfigurationError
 from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
+from oubli.registry.models import tags
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
 from oubli.registry.storage.scratch import temporary_folder
@@ -57,13 +51,13 @@ class RegisteredVersion:
     @property
     def ancestors(self) -> tuple[str, ...]:
         """Versions that this one descends from, the nearest first. Kept in a tag: some may have been deleted."""
-        return tuple(self.tags.get("oubli.ancestors", "").split(",")) if "oubli.ancestors" in self.tags else ()
+        return tuple(self.tags.get(tags.ANCESTORS, "").split(",")) if tags.ANCESTORS in self.tags else ()
 
     def child_tags(self) -> dict[str, str]:
         """The tags that say of a new version that this one is its parent."""
         return {
-            "oubli.parent_version": self.version,
-            "oubli.ancestors": ",".join((self.version, *self.ancestors)),
+            tags.PARENT_VERSION: self.version,
+            tags.ANCESTORS: ",".join((self.version, *self.ancestors)),
         }
 
     @property
@@ -142,9 +136,9 @@ class ModelRegistry:
         """Every version of a model, none where it is not registered."""
         return [as_registered(found) for found in self.client.search_model_versions(f"name = '{name}'")]
 
-    def by_outcome(self, name: str, outcome: str) -> RegisteredVersion | None:
-        """The version that an outcome was registered as, if it was."""
-        found = self.client.search_model_versions(f"name = '{name}' and tags.`oubli.outcome` = '{outcome}'")
+    def by_removal_key(self, name: str, key: str) -> RegisteredVersion | None:
+        """The version that the removal with this key made, if it was registered."""
+        found = self.client.search_model_versions(f"name = '{name}' and tags.`{tags.REMOVAL_KEY}` = '{key}'")
         return as_registered(min(found, key=lambda version: int(version.version))) if found else None
 
     def aliases(self, version: RegisteredVersion) -> list[str]:
@@ -156,17 +150,17 @@ class ModelRegistry:
 
         Raises TrainingRecordError where there is none or it cannot be read, DigestMismatch where it was altered.
         """
-        uri = version.tags.get("oubli.record")
+        uri = version.tags.get(tags.RECORD)
         if uri is None:
             raise TrainingRecordError(
                 f"{version.label} has no training record, so nobody can tell what it was trained on.",
                 remedy="Attach one with oubli.registry.models.registration.attach_record (see README.md).",
             )
         data = store_for(uri).read(uri)
-        if (found := bytes_digest(data)) != version.tags["oubli.record_sha256"]:
+        if (found := bytes_digest(data)) != version.tags[tags.RECORD_SHA256]:
             raise DigestMismatch(
                 f"The training record of {version.label} at {uri} has SHA-256 {found}, but "
-                f"{version.tags['oubli.record_sha256']} was registered.",
+                f"{version.tags[tags.RECORD_SHA256]} was registered.",
                 remedy="Restore the object, or attach the right record again.",
             )
         return TrainingRecord.from_json(data)

@@ -1,7 +1,7 @@
-"""Writing to MLflow: a run with its evidence, its model, and last of all the registered version.
+"""Writing to MLflow: a run with its record, its model, and last of all the registered version.
 
 Order matters. The version appears only when everything it points to is complete and verified; a run that is
-killed before leaves an MLflow run RUNNING and a logged model PENDING, which the next attempt at the same outcome
+killed before leaves an MLflow run RUNNING and a logged model PENDING, which the next attempt at the same removal
 closes. Nothing of an existing version, run or model is ever changed.
 """
 
@@ -23,6 +23,7 @@ from mlflow.models import ModelSignature, infer_signature
 
 from oubli.components.model.attention import differentiable_attention
 from oubli.registry.errors import RegistryError
+from oubli.registry.models import tags
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion, as_registered
 from oubli.registry.models.pt2_weights import read_pt2_weights
 from oubli.registry.storage.digests import bytes_digest
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunRecord:
     """What a run shows. Metrics and params bear the same names in parent and child, so that MLflow's comparison
     lines them up. No ids of samples or subjects in any of it."""
 
@@ -54,7 +55,7 @@ def store_record(store_root: str, record: TrainingRecord) -> dict[str, str]:
     digest = bytes_digest(data)
     uri = join(store_root, "records", f"{digest}.json")
     store_for(uri).write(uri, data)
-    return {"oubli.record": uri, "oubli.record_sha256": digest}
+    return {tags.RECORD: uri, tags.RECORD_SHA256: digest}
 
 
 def attach_record(registry: ModelRegistry, version: RegisteredVersion, record: TrainingRecord) -> None:
@@ -64,11 +65,11 @@ def attach_record(registry: ModelRegistry, version: RegisteredVersion, record: T
         registry.client.set_model_version_tag(version.name, version.version, name, value)
 
 
-def log_run(registry: ModelRegistry, *, experiment_id: str, run_name: str, evidence: Evidence) -> str:
-    """A finished run that holds evidence and no model; its run id. For refusals."""
-    run_id = registry.client.create_run(experiment_id, run_name=run_name, tags=dict(evidence.tags)).info.run_id
+def log_run(registry: ModelRegistry, *, experiment_id: str, run_name: str, run_record: RunRecord) -> str:
+    """A finished run that holds a record and no model; its run id. For refusals."""
+    run_id = registry.client.create_run(experiment_id, run_name=run_name, tags=dict(run_record.tags)).info.run_id
     with mlflow.start_run(run_id=run_id):
-        _log_evidence(evidence)
+        _log(run_record)
     return str(run_id)
 
 
@@ -80,12 +81,12 @@ def register_version(
     signature: ModelSignature,
     experiment_id: str,
     run_name: str,
-    evidence: Evidence,
+    run_record: RunRecord,
     version_tags: Mapping[str, str],
     description: str,
     example_value: int = 0,
 ) -> RegisteredVersion:
-    """Log `module` with its evidence and register it as a new version of `name`.
+    """Log `module` with its run record and register it as a new version of `name`.
 
     example_value: what the example input logged with the model is filled with.
 
@@ -93,9 +94,9 @@ def register_version(
     where they differ or the module cannot be exported.
     """
     client = registry.client
-    run_id = client.create_run(experiment_id, run_name=run_name, tags=dict(evidence.tags)).info.run_id
+    run_id = client.create_run(experiment_id, run_name=run_name, tags=dict(run_record.tags)).info.run_id
     with mlflow.start_run(run_id=run_id):
-        _log_evidence(evidence)
+        _log(run_record)
         model_id = _log_module(module, signature, example_value)
         _verify_logged(model_id, module)
     if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
@@ -116,14 +117,14 @@ def set_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -
     registry.client.set_registered_model_alias(version.name, alias, version.version)
 
 
-def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, outcome: str) -> int:
-    """Close what a killed attempt at the same outcome left open; how many runs that were.
+def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, removal_key: str) -> int:
+    """Close what a killed attempt at the same removal left open; how many runs that were.
 
     Its run becomes KILLED and its pending model FAILED.
     """
     client = registry.client
     open_runs = client.search_runs(
-        [experiment_id], f"tags.`oubli.outcome` = '{outcome}' and attributes.status = 'RUNNING'"
+        [experiment_id], f"tags.`{tags.REMOVAL_KEY}` = '{removal_key}' and attributes.status = 'RUNNING'"
     )
     for run in open_runs:
         for model in client.search_logged_models([experiment_id], f"source_run_id = '{run.info.run_id}'"):
@@ -153,10 +154,10 @@ def signature_for(module: nn.Module, example: Tensor) -> ModelSignature:
     return infer_signature(example.numpy(), output.numpy())
 
 
-def _log_evidence(evidence: Evidence) -> None:
-    mlflow.log_params(dict(evidence.params))
-    mlflow.log_metrics(dict(evidence.metrics))
-    for path, text in evidence.artifacts.items():
+def _log(run_record: RunRecord) -> None:
+    mlflow.log_params(dict(run_record.params))
+    mlflow.log_metrics(dict(run_record.metrics))
+    for path, text in run_record.artifacts.items():
         mlflow.log_text(text, path)
 
 

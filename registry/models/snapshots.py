@@ -3,10 +3,7 @@
     <store>/snapshots/<digest>.safetensors      tensors, and facts as JSON in the file's header
 
 It belongs to a version and not to its training record: retrained from one record, two versions differ in it. The
-version's tags point to it:
-
-    oubli.snapshot, oubli.snapshot_sha256       URI and SHA-256
-    oubli.snapshot_missing                      why there is none
+version's tags point to it, or say why there is none.
 
 It holds sums over the training samples, no sample by itself; yet what was removed is still in the sums of an older
 version, and goes when that version's snapshot is deleted.
@@ -14,16 +11,18 @@ version, and goes when that version's snapshot is deleted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.errors import ConfigurationError, NumericalError
 from oubli.components.model.frozen_head import frozen_head
 from oubli.registry.errors import DigestMismatch, ObjectMissing
+from oubli.registry.models import tags
 from oubli.registry.storage.digests import file_digest
 from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import open_local, store_for
@@ -31,6 +30,7 @@ from oubli.registry.storage.uris import join
 
 if TYPE_CHECKING:
     from oubli.components.curvature.secant import Secant
+    from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
     from oubli.components.model.objective import Objective
     from oubli.components.model.samples import SampleSource
     from oubli.components.progress import Progress
@@ -60,18 +60,12 @@ def keep_snapshot(
     if head is not None:
         objective, source = head.objective, head.features(source, budget_bytes=budget_bytes)
     try:
-        snapshot = CurvatureSnapshot.take(
-            objective,
-            objective.theta(),
-            source,
-            seed=seed,
-            secant=secant,
-            budget_bytes=budget_bytes,
-            on_progress=on_progress,
+        snapshot = take_snapshot(
+            objective, objective.theta(), source, seed=seed, budget_bytes=budget_bytes, on_progress=on_progress
         )
     except (NumericalError, ConfigurationError) as error:
-        return {"oubli.snapshot_missing": error.problem}
-    return store_snapshot(store_root, snapshot, weights_sha256)
+        return {tags.SNAPSHOT_MISSING: error.problem}
+    return store_snapshot(store_root, dataclasses.replace(snapshot, secant=secant), weights_sha256)
 
 
 def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256: str) -> dict[str, str]:
@@ -84,7 +78,7 @@ def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256:
         digest = file_digest(path)
         uri = join(store_root, _FOLDER, f"{digest}.safetensors")
         store_for(uri).upload(path, uri)
-    return {"oubli.snapshot": uri, "oubli.snapshot_sha256": digest}
+    return {tags.SNAPSHOT: uri, tags.SNAPSHOT_SHA256: digest}
 
 
 def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureSnapshot | None:
@@ -92,15 +86,15 @@ def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureS
 
     Raises DigestMismatch where the bytes are not those that were registered.
     """
-    uri = version.tags.get("oubli.snapshot")
+    uri = version.tags.get(tags.SNAPSHOT)
     if uri is None:
         return None
     try:
         with open_local(uri) as path:
-            if (found := file_digest(path)) != version.tags["oubli.snapshot_sha256"]:
+            if (found := file_digest(path)) != version.tags[tags.SNAPSHOT_SHA256]:
                 raise DigestMismatch(
                     f"The curvature snapshot of {version.label} at {uri} has SHA-256 {found}, but "
-                    f"{version.tags['oubli.snapshot_sha256']} was registered.",
+                    f"{version.tags[tags.SNAPSHOT_SHA256]} was registered.",
                     remedy="Restore the object, or delete it: a removal then passes over the retained samples.",
                 )
             with safe_open(path, framework="pt") as stored:
@@ -110,4 +104,4 @@ def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureS
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
     except ObjectMissing:
         return None
-    return CurvatureSnapshot.restore(tensors, facts["snapshot"])
+    return restore_snapshot(tensors, facts["snapshot"])

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from torch import nn
 
 from oubli.components.curvature.secant import Secant
-from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
-from oubli.components.measures.membership import membership_inference
+from oubli.components.errors import NonFiniteInput
+from oubli.components.measures.measurement import measure
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
+from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
-    Evidence,
+    RunRecord,
     experiment_for,
     register_version,
     set_alias,
@@ -24,6 +25,7 @@ from oubli.registry.models.registration import (
     store_record,
 )
 from oubli.registry.models.snapshots import keep_snapshot
+from oubli.registry.models.tags import Artifact, Metric
 from oubli.registry.models.weights import weights_digest
 from oubli.registry.settings import Settings, load_settings
 from oubli.registry.training.decoders import example_value
@@ -56,7 +58,8 @@ def register_trained(
     None keeps it unless the model is convex, whose removal takes two steps and needs the retained samples anyway.
     secant: of the training's last epochs, to be kept with the curvature, which it then always is.
     Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
-    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
+    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows, NonFiniteInput where
+    a loss is NaN.
     """
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
@@ -71,9 +74,9 @@ def register_trained(
             remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
         )
     objective = recipe.objective(module)
-    metrics = _metrics(objective, train, test) | {
-        "removed_in_all": float(lineage.removed_in_all),
-        "removed_since_training": 0.0,
+    metrics = _metrics(name, objective, train, test) | {
+        Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
+        Metric.REMOVED_SINCE_TRAINING: 0.0,
     }
     digest = weights_digest(module.state_dict())
     kept = (
@@ -97,17 +100,17 @@ def register_trained(
         example_value=example_value(record.decoder),
         experiment_id=experiment_for(registry, name, parent),
         run_name=f"{lineage.method.value} {name}",
-        evidence=Evidence(
+        run_record=RunRecord(
             params=lineage.params(record),
-            metrics=metrics if seconds is None else metrics | {"seconds": seconds},
+            metrics=metrics if seconds is None else metrics | {Metric.SECONDS: seconds},
             artifacts={
-                "oubli/training_record.json": record.to_json(),
-                "oubli/evidence.json": json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
+                Artifact.TRAINING_RECORD: record.to_json(),
+                Artifact.EVIDENCE: json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
             },
         ),
         version_tags={
-            "oubli.method": lineage.method.value,
-            "oubli.weights_sha256": digest,
+            tags.METHOD: lineage.method.value,
+            tags.WEIGHTS_SHA256: digest,
             **kept,
             **store_record(settings.store_root, record),
             **(version_tags or {}),
@@ -119,24 +122,16 @@ def register_trained(
     return version
 
 
-def _metrics(objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
+def _metrics(name: str, objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
-    theta = objective.theta()
-    metrics = {
-        "retained_samples": float(len(train)),
-        "test_samples": float(len(test)),
-        "retained_gradient_norm": retained_gradient_norm(objective, theta, train),
+    measurement = measure(objective, objective.theta(), None, train, test)
+    if len(test) and measurement.retained_membership is None:
+        raise NonFiniteInput(
+            f"Some losses of {name} on its training or test data are NaN.",
+            remedy="Check the model's weights and the data.",
+        )
+    return {
+        Metric.RETAINED_SAMPLES: float(len(train)),
+        Metric.TEST_SAMPLES: float(len(test)),
+        **measurement.metrics(),
     }
-    if len(test):
-        told = membership_inference(objective, theta, train, test)
-        if told is not None:
-            metrics["retained_membership_auc"] = told.auc
-            metrics["retained_membership_auc_error"] = max(told.standard_error, told.chance_error)
-    for name, samples in (("retained", train), ("test", test)):
-        if len(samples) == 0:
-            continue
-        found = evaluate(objective, theta, samples)
-        metrics[f"{name}_loss"] = found.loss
-        if found.accuracy is not None:
-            metrics[f"{name}_accuracy"] = found.accuracy
-    return metrics

@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
+from oubli.components.blocks.choosing import BlockChoice
+from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
-from oubli.registry.removals.removal_job import RemovalOutcome, Selection, Status, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome, Status
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 COMMANDS = ("demo", "train", "unlearn", "show", "serve", "select")
 HEAVY = {"torch", "mlflow", "prefect", "numpy", "pyarrow", "boto3", "scipy", "sklearn", "pandas"}
@@ -97,7 +100,7 @@ def test_help_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_selections_are_those_of_the_configuration() -> None:
     # Written twice, so that help needs no heavy import.
     choices = get_args(get_type_hints(unlearn)["selection"])
-    assert set(choices) == {selection.value for selection in Selection}
+    assert set(choices) == {selection.value for selection in BlockChoice} | {"auto"}
 
 
 def test_an_error_is_one_message_with_a_remedy() -> None:
@@ -172,7 +175,7 @@ class Flow:
 def _outcome(status: Status, **changes: Any) -> RemovalOutcome:
     values = {
         "status": status,
-        "outcome": "0123",
+        "removal_key": "0123",
         "model": "digits",
         "parent_version": "1",
         "version": "2",
@@ -216,8 +219,8 @@ def test_options_reach_the_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert _invoke("unlearn", *given, "--selection", "full", "--config", str(config))[0] == 0
     files = ["a.csv", "s3://b/c.parquet"]
     assert flow.called == [
-        ("digits@champion", files, UnlearnConfig(selection=Selection.FULL, compare_with_retraining=True)),
-        ("digits@champion", files, UnlearnConfig(selection=Selection.FULL, steps=3, compare_with_retraining=True)),
+        ("digits@champion", files, UnlearnConfig(selection=BlockChoice.FULL, compare_with_retraining=True)),
+        ("digits@champion", files, UnlearnConfig(selection=BlockChoice.FULL, steps=3, compare_with_retraining=True)),
     ]
 
 
@@ -254,11 +257,20 @@ def test_training_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = Flow(VERSION)
+    flow = Flow(Retrained(VERSION))
     monkeypatch.setattr("oubli.flows.train.retrain", flow)
     assert _invoke("train", "--from", "digits/1", "--removals", "a.csv")[0] == 0
     assert _invoke("train", "--from", "digits")[0] == 0
     assert flow.called == [("digits/1", ["a.csv"]), ("digits", [])]
+
+
+def test_a_retraining_says_where_the_alias_stayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "The alias 'challenger' stays at version 3, which also removed 2 samples that version 4 still has."
+    monkeypatch.setattr("oubli.flows.train.retrain", Flow(Retrained(VERSION, advice)))
+    status, text = _invoke("train", "--from", "digits/1")
+    assert status == 0
+    assert "digits: version 4 registered" in text
+    assert advice in text
 
 
 @pytest.mark.parametrize(

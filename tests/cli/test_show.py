@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from oubli.cli.main import app
 from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry
-from oubli.registry.removals.removal_job import Status, UnlearnConfig
+from oubli.registry.removals.outcome import Status
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.uris import join
-from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.writing import write_training_data
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from oubli.cli.tables import evidence_table, facts_table, print_outcome, print_trained, this_command
 from oubli.registry.models.model_registry import RegisteredVersion
-from oubli.registry.removals.removal_job import RemovalOutcome, Status
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_values_are_no_markup(console: Console) -> None:
 def _outcome(status: Status, **changes: Any) -> RemovalOutcome:
     values = {
         "status": status,
-        "outcome": "0123",
+        "removal_key": "0123",
         "model": "digits",
         "parent_version": "4",
         "version": "5",

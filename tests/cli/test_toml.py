@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from oubli.cli.toml import read_toml
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.errors import ConfigurationError
-from oubli.registry.removals.removal_job import Selection, UnlearnConfig
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 
 class Inner(BaseModel):
@@ -32,8 +33,8 @@ def path(tmp_path: Path) -> Path:
 def test_the_command_line_stands_over_the_file(path: Path) -> None:
     path.write_text('steps = 3\nselection = "full"\n')
     found = read_toml(path, UnlearnConfig, overrides={"selection": "l_foci", "seed": 7})
-    assert found == UnlearnConfig(steps=3, selection=Selection.L_FOCI, seed=7)
-    assert read_toml(path, UnlearnConfig) == UnlearnConfig(steps=3, selection=Selection.FULL)
+    assert found == UnlearnConfig(steps=3, selection=BlockChoice.L_FOCI, seed=7)
+    assert read_toml(path, UnlearnConfig) == UnlearnConfig(steps=3, selection=BlockChoice.FULL)
 
 
 def test_tables_and_other_alphabets(path: Path) -> None:

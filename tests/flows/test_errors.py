@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from oubli.components.errors import ConfigurationError, OubliError
+from oubli.components.gate.limits import GateLimits
 from oubli.components.reference.models import logistic_regression
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.train import train
@@ -30,13 +31,14 @@ from oubli.registry.errors import (
 )
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record
-from oubli.registry.removals.removal_job import RemovalOutcome, Status, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.removal_set import UnknownIds
+from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 from oubli.registry.training import training_data
-from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.writing import write_training_data
 
 S3_VARIABLE = "OUBLI_TEST_S3_URL"
 
@@ -188,7 +190,7 @@ def test_version_without_training_record(
     assert "stranger/1 has no training record" in str(error)
     # The remedy works: a record can be attached later.
     attach_record(registry, version, registry.training_record(convex))
-    outcome = blobs.remove(settings, "stranger/1", [removals], UnlearnConfig(max_test_accuracy_drop=1.0))
+    outcome = blobs.remove(settings, "stranger/1", [removals], UnlearnConfig(limits=GateLimits(accuracy_drop=1.0)))
     assert outcome.version in ("2", None)
 
 

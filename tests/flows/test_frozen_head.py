@@ -11,19 +11,23 @@ import pyarrow as pa
 import pytest
 import torch
 
-from oubli.flows.training.train import retrain, train
+from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.gate.limits import GateLimits
+from oubli.flows.training.retrain import retrain
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.removals.removal_job import RemovalOutcome, Selection, SnapshotUse, Status, UnlearnConfig
+from oubli.registry.removals.outcome import RemovalOutcome, Status
+from oubli.registry.removals.unlearn_config import SnapshotUse, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.uris import join
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import write_training_data
 from oubli.registry.training.training_record import FactoryReference, TokensDecoder
+from oubli.registry.training.writing import write_training_data
 
 WORDS, LENGTH, WIDTH, CLASSES, ROWS = 40, 9, 8, 3, 240
 PREFIXES = "oubli.components.reference,scoped_network"
 # Of 40 test texts, one is more than a point.
-COMPARED = UnlearnConfig(compare_with_retraining=True, max_test_accuracy_drop=0.1)
+COMPARED = UnlearnConfig(compare_with_retraining=True, limits=GateLimits(accuracy_drop=0.1))
 
 
 def table() -> pa.Table:
@@ -116,7 +120,7 @@ def test_the_head_alone_moves(allowing: Settings, outcome: RemovalOutcome) -> No
 
 def test_a_retraining_keeps_the_frozen_backbone(allowing: Settings, outcome: RemovalOutcome) -> None:
     registry = ModelRegistry(allowing)
-    retrained = retrain(allowing, "texts", [])
+    retrained = retrain(allowing, "texts", []).version
     assert moved(registry, outcome.version or "", retrained.version) <= {"head.weight", "head.bias"}
     one, other = (registry.weights(registry.version("texts", each)) for each in ("2", retrained.version))
     for name in ("head.weight", "head.bias"):
@@ -147,7 +151,7 @@ def test_one_step_from_the_snapshot_reads_no_retained_sample(allowing: Settings,
 
 def test_a_blanket_of_words_is_selected(allowing: Settings, first: RegisteredVersion) -> None:
     removals = blobs.sample_removals(allowing, "blanket.csv", range(1, 3))
-    config = UnlearnConfig(selection=Selection.L_FOCI, perturbations=60, token_replacements=2)
+    config = UnlearnConfig(selection=BlockChoice.L_FOCI, perturbations=60, token_replacements=2)
     outcome = blobs.remove(allowing, "texts/1", [removals], config)
     run = ModelRegistry(allowing).client.get_run(outcome.run_id).data
     assert run.params["selection"] == "l_foci"

@@ -10,18 +10,22 @@ import pytest
 import torch
 
 from oubli.components.errors import ConfigurationError
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.job.materials import Materials
 from oubli.flows.stages.fetch import fetch
-from oubli.flows.training.train import retrain, train
+from oubli.flows.training.retrain import retrain
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.removals.removal_job import Privacy, RemovalJob, Status, UnlearnConfig
+from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.outcome import Status
+from oubli.registry.removals.unlearn_config import Privacy, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.training.training_record import FactoryReference, Sensitivity
 
 L, M, L2, N = 2.0, 1e-6, 1e-2, 200
 TARGET = Privacy(epsilon=1.0, delta=1e-5)
 # Of 40 test rows, one is more than a point.
-NOISY = UnlearnConfig(privacy=TARGET, max_test_accuracy_drop=0.1)
+NOISY = UnlearnConfig(privacy=TARGET, limits=GateLimits(accuracy_drop=0.1))
 
 
 # The account is the same on every store: the local one is enough.
@@ -123,7 +127,7 @@ def test_a_target_needs_constants(settings: Settings, convex: RegisteredVersion)
 def test_a_chain_is_accounted_for_as_one_removal(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     sensitivity = Sensitivity(lipschitz=L, hessian_lipschitz=M)
     train(settings, blobs.spec("chain", data_uri, sensitivity=sensitivity))
-    plain = UnlearnConfig(max_test_accuracy_drop=0.1)
+    plain = UnlearnConfig(limits=GateLimits(accuracy_drop=0.1))
     first = blobs.remove(settings, "chain", [blobs.sample_removals(settings, "a.csv", range(1, 6))], plain)
     assert first.version == "2"
     account = Materials(settings, job_for(settings, "chain", range(7, 10), NOISY)).account
@@ -134,7 +138,7 @@ def test_a_chain_is_accounted_for_as_one_removal(settings: Settings, registry: M
     assert original is not None
     assert (original.n, original.loss, original.accuracy) == (40, trained["test_loss"], trained["test_accuracy"])
     # Retrained without them, they were never in: the account starts anew, on fewer samples.
-    retrained = retrain(settings, "chain", [])
+    retrained = retrain(settings, "chain", []).version
     anew = Materials(settings, job_for(settings, f"chain/{retrained.version}", range(7, 10), NOISY)).account
     assert anew.origin == retrained
     assert (anew.removed, anew.trained_on) == (3, 195)
@@ -142,7 +146,7 @@ def test_a_chain_is_accounted_for_as_one_removal(settings: Settings, registry: M
 
 def test_with_the_origin_deleted_everything_counts(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     train(settings, blobs.spec("orphan", data_uri))
-    plain = UnlearnConfig(max_test_accuracy_drop=0.1)
+    plain = UnlearnConfig(limits=GateLimits(accuracy_drop=0.1))
     blobs.remove(settings, "orphan", [blobs.sample_removals(settings, "a.csv", range(1, 6))], plain)
     registry.client.delete_registered_model_alias("orphan", "champion")
     registry.client.delete_model_version("orphan", "1")
@@ -154,7 +158,7 @@ def test_with_the_origin_deleted_everything_counts(settings: Settings, registry:
 
 def test_shares_of_classes_count_all_versions(settings: Settings, data_uri: str) -> None:
     train(settings, blobs.spec("shares", data_uri))
-    plain = UnlearnConfig(max_test_accuracy_drop=0.1)
+    plain = UnlearnConfig(limits=GateLimits(accuracy_drop=0.1))
     blobs.remove(settings, "shares", [blobs.sample_removals(settings, "a.csv", range(1, 6))], plain)
     shares = Materials(settings, job_for(settings, "shares", range(7, 12), plain)).account.class_shares()
     labels = np.array(blobs.table().column("label").to_pylist())

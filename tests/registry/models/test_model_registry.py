@@ -8,31 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import training_record
 from torch import nn
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.model.losses import Loss
 from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record, set_alias
 from oubli.registry.models.weights import save_weights
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
-from oubli.registry.training.training_record import DatasetReference, FactoryReference, TrainingRecord, VectorDecoder
 
 Make = Callable[..., RegisteredVersion]
 
-RECORD = TrainingRecord(
-    dataset=DatasetReference(uri="/data/blobs.parquet", sha256="ab" * 32),
-    decoder=VectorDecoder(columns=("values",)),
-    loss=Loss.CROSS_ENTROPY,
-    l2=1e-3,
-    n=200,
-    seed=7,
-    factory=FactoryReference(target="oubli.components.reference.models:logistic_regression"),
-    retrain=FactoryReference(target="oubli.components.reference.training:fit_convex"),
-    convex=True,
-)
+RECORD = training_record()
 
 
 @pytest.fixture(scope="module")
@@ -169,19 +158,19 @@ def test_what_is_missing_is_told_with_what_is_there(registry: ModelRegistry, nam
 
 def test_an_outcome_is_found_by_its_name(registry: ModelRegistry, name: str, make: Make) -> None:
     make(alias="champion")
-    assert registry.by_outcome(name, "0123") is None
-    first = make(parent="1", tags={"oubli.outcome": "0123"})
-    make(parent="1", tags={"oubli.outcome": "4567"})
-    assert registry.by_outcome(name, "0123") == first
-    assert registry.by_outcome(name, "012") is None
-    assert registry.by_outcome("another", "0123") is None
+    assert registry.by_removal_key(name, "0123") is None
+    first = make(parent="1", tags={"oubli.removal_key": "0123"})
+    make(parent="1", tags={"oubli.removal_key": "4567"})
+    assert registry.by_removal_key(name, "0123") == first
+    assert registry.by_removal_key(name, "012") is None
+    assert registry.by_removal_key("another", "0123") is None
 
 
 def test_of_two_versions_of_an_outcome_the_first_counts(registry: ModelRegistry, name: str, make: Make) -> None:
-    versions = [make(tags={"oubli.outcome": "0123"}) for _ in range(11)]
+    versions = [make(tags={"oubli.removal_key": "0123"}) for _ in range(11)]
     # As numbers: the text "10" comes before "2".
     registry.client.delete_model_version(name, "1")
-    assert registry.by_outcome(name, "0123") == versions[1]
+    assert registry.by_removal_key(name, "0123") == versions[1]
 
 
 @pytest.fixture

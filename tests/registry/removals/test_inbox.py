@@ -9,13 +9,13 @@ import pytest
 
 from oubli.registry.errors import RemovalSetError
 from oubli.registry.removals.inbox import reject, settle, waiting
-from oubli.registry.removals.removal_job import RemovalOutcome, Status
+from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
 OUTCOME = RemovalOutcome(
     status=Status.REGISTERED,
-    outcome="0123",
+    removal_key="0123",
     model="digits",
     parent_version="1",
     version="2",
