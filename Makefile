@@ -6,12 +6,16 @@ STORE  ?=
 # The CPU build where the index offers one; a CUDA build of the same version elsewhere. The rest is locked by hash.
 TORCH  := torch==2.13.0
 PACKAGES := cli components flows infra registry
+# Processes that share the tests, a file at a time; tests/conftest.py puts the files that take long first.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+SHARED := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # torch and the CUDA libraries that only its Linux build names: their files differ between indexes, so no hash fits all.
 UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
   nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
   nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup demo serve test test-s3 test-kernels test-curvlinops lint format lock clean
+.PHONY: help setup demo serve test test-quick test-s3 test-kernels test-curvlinops coverage dist docs lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,23 +38,42 @@ demo: setup ## train, remove 25 samples, compare with retraining (STORE=s3://buc
 serve: setup ## MLflow and Prefect UIs on the local store
 	$(BIN)/oubli serve
 
-test: setup ## every test that needs no outside service
-	$(BIN)/python -m pytest
+test: setup ## every test that needs no outside service (WORKERS=n processes, 2 by default)
+	$(SHARED) -m "not s3"
+
+test-quick: setup ## those that are neither slow nor end to end
+	$(SHARED) -m "not s3 and not slow and not e2e"
 
 test-s3: setup ## the tests marked s3; the server is named by the environment (tests/README.md)
-	$(BIN)/python -m pytest -m s3
+	$(SHARED) -m s3
 
 test-curvlinops: setup ## our K-FAC and EK-FAC against the library curvlinops
 	@# Without its dependency torchvision, which it needs for nothing that is called, and which would change torch.
 	test -d build/curvlinops || $(BIN)/python -m pip install --quiet --no-deps --target build/curvlinops \
 	  curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1 einconv==0.1.0 einops==0.8.2 jaxtyping==0.3.11 \
 	  linear-operator==0.6.1 opt-einsum==3.4.0 unfoldNd==0.2.3
-	PYTHONPATH=build/curvlinops $(BIN)/python -m pytest tests/components/curvature/test_kfac.py
+	PYTHONPATH=build/curvlinops $(PYTEST) tests/components/curvature/test_kfac.py
 
 test-kernels: setup ## the GPU kernels, compiled and run by Triton's interpreter; no GPU needed
 	@# The version that torch's CUDA build brings; kept out of the environment, as it is large.
 	test -d build/triton || $(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.7.1
-	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/components/lfoci/engines/test_cuda.py
+	PYTHONPATH=build/triton $(PYTEST) tests/components/lfoci/engines/test_cuda.py
+
+coverage: setup ## lines that the tests run: a table, and pages in build/coverage/html
+	$(SHARED) -m "not s3" --cov --cov-report term --cov-report html
+
+dist: setup ## build the wheel and the sdist into dist/, and try the wheel in an empty environment (DEMO=1: with the demo)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	PYTHON=$(PYTHON) TORCH='$(TORCH)' .ci/check-wheel $(if $(DEMO),--demo)
+
+docs: setup ## build the documentation into build/docs; a warning is an error
+	@# The group `docs` of pyproject.toml names every package that Sphinx needs beside the locked ones.
+	$(BIN)/python -m pip install --quiet --no-deps $$($(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
+	$(BIN)/python docs/architecture.py --check
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs-doctrees -b html docs build/docs
+	@echo "build/docs/index.html"
 
 lint: setup ## ruff and strict mypy
 	$(BIN)/ruff check .
@@ -71,4 +94,4 @@ lock: ## resolve requirements.lock anew
 	  $(addprefix --no-emit-package ,$(UNLOCKED)) --quiet --output-file requirements.lock
 
 clean: ## remove the environment and everything the demo made
-	rm -rf $(VENV) .oubli build *.egg-info
+	rm -rf $(VENV) .oubli build dist *.egg-info

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -123,7 +124,13 @@ def test_debug_shows_where_an_error_came_from() -> None:
     assert "oubli.components.errors.ConfigurationError: OUBLI_DEVICE='tpu'" in done.stderr
 
 
-def test_an_unknown_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    new_database: Callable[[Path], str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(tmp_path))
     monkeypatch.setattr(sys, "argv", ["oubli", "show", "nobody", "1"])
     with pytest.raises(SystemExit) as caught:
         main()

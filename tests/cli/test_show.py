@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import blobs
 import pytest
@@ -19,12 +20,12 @@ from oubli.registry.training.writing import write_training_data
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry]:
+def registry(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]) -> Iterator[ModelRegistry]:
     """The model `blobs`: version 1 trained, version 2 unlearned; version 3 registered without Oubli."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUBLI_HOME", str(home))
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_database(home))
         settings = Settings()
         uri = join(settings.store_root, "data", "blobs.parquet")
         write_training_data(blobs.table(), uri, subject_column="person")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import blobs
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def registered(folder: Path) -> Iterator[str]:
+def registered(folder: Path, new_database: Callable[[Path], str]) -> Iterator[str]:
     """What `python register.py` printed. Its modules and settings are this process's too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -61,8 +61,7 @@ def registered(folder: Path) -> Iterator[str]:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("OUBLI_HOME", str(folder / "home"))
         patch.setenv("OUBLI_FACTORY_PREFIXES", "wine_model")
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'home' / 'mlflow.db'}")
-        (folder / "home").mkdir()
+        patch.setenv("MLFLOW_TRACKING_URI", new_database(folder / "home"))
         done = subprocess.run(
             [sys.executable, "register.py"], env=os.environ, capture_output=True, text=True, timeout=240
         )

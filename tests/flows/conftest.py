@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import blobs
 import pytest
@@ -20,7 +21,9 @@ S3_VARIABLE = "OUBLI_TEST_S3_URL"
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]
+) -> Iterator[Settings]:
     """Settings of a fresh workspace. MLflow is a local file; objects and MLflow's artifacts are in the store."""
     home = tmp_path_factory.mktemp("home")
     store = ""
@@ -34,7 +37,7 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         patch.setenv("OUBLI_HOME", str(home))
         patch.setenv("OUBLI_STORE", store)
         # MLflow sets this one itself, for its children: without a value of ours it would be the last workspace's.
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_database(home))
         yield Settings()
     if store:
         objects = store_for(store)

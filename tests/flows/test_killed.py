@@ -74,13 +74,13 @@ def _digest(settings: Settings, name: str, version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]) -> str:
     """Weights digest of the same removal, never interrupted, in a workspace of its own."""
     home = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUBLI_HOME", str(home))
         patch.setenv("OUBLI_STORE", "")
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_database(home))
         settings = Settings()
         uri = join(settings.store_root, "data", "blobs.parquet")
         write_training_data(blobs.table(), uri, subject_column="person")

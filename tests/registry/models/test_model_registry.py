@@ -25,10 +25,10 @@ RECORD = training_record()
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry]:
+def registry(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]) -> Iterator[ModelRegistry]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_database(home))
         yield ModelRegistry(Settings(home=home))
 
 
