@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from oubli.components.gate.gate import Outcome
+from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import (
     UPDATE_FACTS,
     BlockFacts,
@@ -100,7 +100,7 @@ def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunReco
         privacy=findings.validate.privacy,
     )
     evidence = {"removal_key": job.key, "stages": findings.evidence()}
-    refused = "refused " if decision is Outcome.REFUSED else ""
+    refused = "refused " if decision is Decision.REFUSED else ""
     return RunRecord(
         experiment_id=model.experiment_id,
         name=f"{refused}removal from {model.parent.label}",
