@@ -64,7 +64,7 @@ coverage: setup ## lines that the tests run: a table, and pages in build/coverag
 
 dist: setup ## build the wheel and the sdist into dist/, and try the wheel in an empty environment (DEMO=1: with the demo)
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' .ci/check-wheel $(if $(DEMO),--demo)
 
 docs: setup ## build the documentation into build/docs; a warning is an error

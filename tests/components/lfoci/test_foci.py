@@ -172,7 +172,7 @@ def test_long_tables_with_half_of_each_column_tied(
     agree(found, expected)
 
 
-@pytest.mark.parametrize(("count", "width"), [(1000, 1024), (4000, 64)])
+@pytest.mark.parametrize(("count", "width"), [(500, 1024), (2000, 64)])
 def test_trained_activations(count: int, width: int) -> None:
     trained = TrainedNetwork(width).record(7, count)
     found = l_foci(trained.activations, trained.losses, generator=np.random.default_rng(4))
