@@ -68,11 +68,12 @@ dist: setup ## build the wheel and the sdist into dist/, and try the wheel in an
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' .ci/check-wheel $(if $(DEMO),--demo)
 
 docs: setup ## build the documentation into build/docs; a warning is an error
-	@# The group `docs` of pyproject.toml names every package that Sphinx needs beside the locked ones.
+	@# The group `docs` of pyproject.toml names every package that Sphinx needs beside the locked ones. A fresh start
+	@# each time: pages show what the code says, and Sphinx does not know when that changed.
 	$(BIN)/python -m pip install --quiet --no-deps $$($(BIN)/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
 	$(BIN)/python docs/architecture.py --check
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs-doctrees -b html docs build/docs
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -d build/docs-doctrees -b html docs build/docs
 	@echo "build/docs/index.html"
 
 lint: setup ## ruff and strict mypy
