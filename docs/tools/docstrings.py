@@ -13,6 +13,7 @@ from typing import Any
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
 _MARKUP = re.compile(r"([\\*|@])|(?<=\w)(_)(?!\w)")
 _SECTIONS = {"args", "arguments", "attributes", "examples", "example", "note", "notes", "raises", "returns", "yields"}
+_ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 _ENTRY = re.compile(r"\s*(?:[-*]|\d+\.)\s")
 
 
@@ -53,7 +54,15 @@ def _process(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lin
     lines[:] = to_rst(textwrap.dedent("\n".join(lines)).split("\n"))
 
 
+def _signature(
+    _app: Any, _what: str, _name: str, _object: Any, _options: Any, arguments: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """An alias that is kept by its name shows as that name, also within a union."""
+    return tuple(part and _ALIAS.sub(r"\1", part) for part in (arguments, returned))  # type: ignore[return-value]
+
+
 def setup(app: Any) -> dict[str, bool]:
     # Before Napoleon, which reads the sections.
     app.connect("autodoc-process-docstring", _process, priority=100)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
