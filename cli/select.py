@@ -62,8 +62,11 @@ def select(
     left_out = [name for name in rows.column_names if name not in usable]
     if left_out:
         console.print(f"Left out, as they are not numbers: {', '.join(left_out)}.", soft_wrap=True, highlight=False)
+    values = np.empty((rows.num_rows, len(names)))
+    for place, name in enumerate(names):
+        values[:, place] = _numbers(rows, name)
     selection = l_foci(
-        _values(rows, names),
+        values,
         _numbers(rows, target),
         generator=np.random.default_rng(seed),
         max_columns=max_columns,
@@ -77,16 +80,6 @@ def select(
     if plot is not None:
         _draw(plot, selection, names, target)
         console.print(f"Drawn: {plot}", soft_wrap=True)
-
-
-def _values(rows: pa.Table, names: list[str]) -> NDArray[np.float64]:
-    """(N, p) of the named columns."""
-    import numpy as np
-
-    values = np.empty((rows.num_rows, len(names)))
-    for position, name in enumerate(names):
-        values[:, position] = _numbers(rows, name)
-    return values
 
 
 def _read(path: Path) -> pa.Table:
