@@ -45,7 +45,6 @@ HANDOVER_TOLERANCE = 1e-5
 NEWTON_STEPS = 10
 
 
-# many parameters: the keyword arguments of a trainer, which stored training records name.
 def fit_convex(
     module: nn.Module,
     samples: Samples,
@@ -107,8 +106,6 @@ def fit_convex(
     return module.eval()
 
 
-# many parameters: as above.
-# long: as many lines for the parameters as for the loop.
 def fit_minibatch(
     module: nn.Module,
     samples: Samples,
