@@ -6,7 +6,6 @@ import sys
 
 import typer
 
-import oubli
 from oubli.cli import demo, select, serve, show, train, unlearn
 from oubli.components.errors import OubliError
 
@@ -41,7 +40,9 @@ app.command()(select.select)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"oubli {oubli.__version__}")
+        from importlib.metadata import version
+
+        typer.echo(f"oubli {version('oubli')}")
         raise typer.Exit
 
 
