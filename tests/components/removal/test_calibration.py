@@ -78,9 +78,7 @@ def test_derivatives_are_those_of_the_value(problem):
     full = torch.autograd.functional.hessian(lambda x: problem.value(x).sum(), at)
     for j in range(len(at)):
         torch.testing.assert_close(hessian[j], full[j, :, j])
-    torch.testing.assert_close(
-        problem.value(at), torch.tensor(slow_values(problem, at.numpy()), dtype=torch.float64)
-    )
+    torch.testing.assert_close(problem.value(at), torch.tensor(slow_values(problem, at.numpy()), dtype=torch.float64))
 
 
 def test_normal_outputs_are_a_ridge_regression_in_closed_form():

@@ -79,9 +79,7 @@ def test_a_regression_is_calibrated_alike_in_every_unit_and_from_every_origin():
     torch.testing.assert_close(other, 1000 * plain + 5e4)
 
 
-@pytest.mark.parametrize(
-    ("loss", "family"), [(cross_entropy, Softmax), (bce_with_logits, Bernoulli), (mse, Normal)]
-)
+@pytest.mark.parametrize(("loss", "family"), [(cross_entropy, Softmax), (bce_with_logits, Bernoulli), (mse, Normal)])
 def test_each_loss_has_its_family(loss, family):
     assert isinstance(output_family(loss, torch.zeros(3, 2)), family)
 

@@ -31,7 +31,9 @@ def centred(rows: np.ndarray) -> np.ndarray:
 
 def test_targets_of_classes_are_those_of_the_formula():
     given = tables(4)
-    s, f0, u = (centred(given[name].numpy()) for name in ("surrogate_held_out", "original_held_out", "surrogate_removed"))
+    s, f0, u = (
+        centred(given[name].numpy()) for name in ("surrogate_held_out", "original_held_out", "surrogate_removed")
+    )
     p = special.softmax(f0, 1)
 
     def value(x: np.ndarray) -> float:
