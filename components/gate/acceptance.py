@@ -41,7 +41,7 @@ from oubli.components.model.losses import Loss, correct_predictions, log_probabi
 
 @dataclass(frozen=True)
 class AcceptanceLimits:
-    """Between what the statistics must lie. Source: METHOD, section 10.
+    """Between what the statistics must lie. Source: the project's method, section 10.
 
     Attributes:
         disagreement: The largest q.

@@ -20,7 +20,7 @@ from oubli.components.errors import ConfigurationError
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.components.model.seeding import seeded
-from oubli.components.model.state import ModelState, in_training_mode, moving_buffers, write_buffers
+from oubli.components.model.state import ModelState, buffers_of, in_training_mode, moving_buffers, write_buffers
 from oubli.components.progress import Progress
 from oubli.components.removal.descent import Checkpoints, Descent, Optimiser, cosine
 
@@ -55,7 +55,9 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class SurrogatePlan:
-    """How the surrogate is trained. Defaults: METHOD, section 8, steps 1 and 2, found on image networks.
+    """How the surrogate is trained.
+
+    Defaults: the project's method, section 8, steps 1 and 2, measured on small image networks.
 
     Attributes:
         training: The original model's settings: optimiser, peak rate and batch size follow from them.
@@ -146,8 +148,7 @@ def train_surrogate(
                 checkpoints.save(descent.state())
             if on_progress is not None:
                 on_progress(epoch / plan.epochs)
-        buffers = {name: buffer.clone() for name, buffer in descent.buffers.items()}
-        return ModelState(descent.values.detach(), buffers)
+        return ModelState(descent.values.detach(), buffers_of(running))
 
 
 def _start(
