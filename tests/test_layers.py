@@ -38,7 +38,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "curvature": {"model", "solvers"},
         "removal": {"model", "solvers", "curvature"},
         "measures": {"model"},
-        "gate": {"measures", "curvature", "removal"},
+        "gate": {"model", "measures", "curvature", "removal"},
         "reference": {"model", "lfoci", "blocks", "solvers", "curvature", "removal", "measures"},
     },
     "registry": {

@@ -12,6 +12,7 @@ from torch.nn import functional
 from oubli.components.errors import ConfigurationError
 
 
+# many parameters: the keyword arguments of a model factory, which stored training records name.
 def text_encoder(
     vocabulary: int,
     length: int,
@@ -58,6 +59,7 @@ def text_encoder(
 class TextEncoder(nn.Module):
     """See `text_encoder`."""
 
+    # many parameters: those of `text_encoder`.
     def __init__(
         self,
         vocabulary: int,

@@ -45,6 +45,7 @@ HANDOVER_TOLERANCE = 1e-5
 NEWTON_STEPS = 10
 
 
+# many parameters: the keyword arguments of a trainer, which stored training records name.
 def fit_convex(
     module: nn.Module,
     samples: Samples,
@@ -106,6 +107,8 @@ def fit_convex(
     return module.eval()
 
 
+# many parameters: as above.
+# long: its parameters and what they mean take most of it.
 def fit_minibatch(
     module: nn.Module,
     samples: Samples,

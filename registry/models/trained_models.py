@@ -97,7 +97,6 @@ def register_trained(
     registry = ModelRegistry(settings)
     trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without)
     metrics = _metrics(name, trained.objective, trained.train, trained.test)
-    snapshot_tags = _snapshot_tags(settings, trained, provenance.secant, snapshot)
     method = provenance.lineage.method.value
     version = register_version(
         registry,
@@ -109,7 +108,7 @@ def register_trained(
             tags={
                 tags.METHOD: method,
                 tags.WEIGHTS_SHA256: trained.weights_sha256,
-                **snapshot_tags,
+                **_snapshot_tags(settings, trained, provenance.secant, snapshot),
                 **store_record(settings.store_root, record),
                 **provenance.version_tags,
             },
