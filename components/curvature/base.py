@@ -76,6 +76,10 @@ class FactoredCurvature(SourceCurvature, ABC):
     def factor(self) -> Tensor:
         """A (rows, d_P) with A^T A = the matrix."""
 
+    def dense_flops(self) -> float:
+        """Floating-point operations that building the dense matrix takes, apart from the passes."""
+        return float(2 * self.rank_bound() * self.size**2)
+
     def product_flops(self) -> float:
         """Floating-point operations of one product."""
         return product_flops(self.restriction, self.source)

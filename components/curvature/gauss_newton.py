@@ -93,11 +93,11 @@ class GaussNewton(FactoredCurvature):
         return (total + total.T) / (2 * len(self.source))
 
     def dense_flops(self) -> float:
-        """Floating-point operations that building the dense matrix takes, apart from the passes."""
+        """As `FactoredCurvature.dense_flops`; a linear head's is a 2C-th of the general way's."""
         head = self._head()
-        if head is not None:
-            return float(len(self.source) * head.outputs * (head.outputs + 1) * head.features**2)
-        return float(2 * self.rank_bound() * self.size**2)
+        if head is None:
+            return super().dense_flops()
+        return float(len(self.source) * head.outputs * (head.outputs + 1) * head.features**2)
 
     def factor(self) -> Tensor:
         """A (n * C, d_P) with A^T A = G.

@@ -42,10 +42,14 @@ class Factored(Protocol):
 
     def dense(self) -> Tensor: ...
 
+    def dense_flops(self) -> float: ...
+
     def factor(self) -> Tensor: ...
 
 
-def choose_solver(size: int, rank: int, itemsize: int, product_flops: float = 0.0) -> SolverName:
+def choose_solver(
+    size: int, rank: int, itemsize: int, product_flops: float = 0.0, dense_flops: float | None = None
+) -> SolverName:
     """The way to solve a system, from its sizes.
 
     A direct way may cost DIRECT_FLOPS, or as much as conjugate gradients would, where that is more.
@@ -55,14 +59,16 @@ def choose_solver(size: int, rank: int, itemsize: int, product_flops: float = 0.
         rank: r.
         itemsize: Bytes of a number.
         product_flops: What one product with the matrix costs.
+        dense_flops: What building the matrix costs; by default, as from a factor of r rows. A linear head's costs far
+            less.
     """
     affordable = max(DIRECT_FLOPS, EXPECTED_ITERATIONS * product_flops)
     if rank < size:
         flops = 2 * rank**2 * size + rank**3 / 3
         if flops <= affordable and (rank * size + 2 * rank**2) * itemsize <= DIRECT_BYTES:
             return SolverName.WOODBURY
-    flops = 2 * rank * size**2 + size**3 / 3
-    if flops <= affordable and 3 * size**2 * itemsize <= DIRECT_BYTES:
+    building = 2 * rank * size**2 if dense_flops is None else dense_flops
+    if building + size**3 / 3 <= affordable and 3 * size**2 * itemsize <= DIRECT_BYTES:
         return SolverName.CHOLESKY
     return SolverName.CONJUGATE_GRADIENTS
 
@@ -80,15 +86,15 @@ def prepare_system(curvature: Factored, dtype: torch.dtype) -> System:
     Raises:
         NonFiniteInput: The matrix or its factor is not finite.
     """
-    flops = curvature.product_flops()
-    solver = choose_solver(curvature.size, curvature.rank_bound(), dtype.itemsize, flops)
+    costs = curvature.product_flops(), curvature.dense_flops()
+    solver = choose_solver(curvature.size, curvature.rank_bound(), dtype.itemsize, *costs)
     if solver is SolverName.WOODBURY:
         try:
             with full_precision():
                 return WoodburySystem(curvature.factor())
         except IndefiniteCurvature:
             # A rank at the size itself rules Woodbury out.
-            solver = choose_solver(curvature.size, curvature.size, dtype.itemsize, flops)
+            solver = choose_solver(curvature.size, curvature.size, dtype.itemsize, *costs)
     if solver is SolverName.CHOLESKY:
         with full_precision():
             return DenseSystem(curvature.dense())

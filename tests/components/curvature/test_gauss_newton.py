@@ -12,6 +12,7 @@ from oubli.components.model.losses import Loss, loss_function
 from oubli.components.model.objective import Objective
 from oubli.components.model.restriction import Restriction
 from oubli.components.model.samples import Samples
+from oubli.components.solvers import SolverName
 
 
 def curvature(objective: Objective, samples: Samples, block: Tensor | None = None, **options: int) -> GaussNewton:
@@ -145,6 +146,19 @@ def test_a_linear_head_is_built_from_its_features(loss, bias):
     part = curvature(objective, samples, block)
     torch.testing.assert_close(part.dense(), found.dense()[block][:, block], rtol=1e-10, atol=1e-12)
     assert part.dense_flops() == 2 * 60 * 9
+
+
+def test_a_linear_head_is_solved_directly_where_its_rows_would_cost_too_much(monkeypatch):
+    objective = Objective(nn.Linear(5, 3), loss_function(Loss.CROSS_ENTROPY), 0.0)
+    inputs = torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = curvature(objective, Samples(inputs, labels_for(Loss.CROSS_ENTROPY)))
+    cholesky = found.size**3 / 3
+    monkeypatch.setattr("oubli.components.solvers.choosing.EXPECTED_ITERATIONS", 0)
+    limit = "oubli.components.solvers.choosing.DIRECT_FLOPS"
+    monkeypatch.setattr(limit, found.dense_flops() + cholesky)
+    assert found.system().solve(torch.ones(found.size).double(), 1.0).solver is SolverName.CHOLESKY
+    monkeypatch.setattr(limit, found.dense_flops() + cholesky - 1)
+    assert found.system().solve(torch.ones(found.size).double(), 1.0).solver is SolverName.CONJUGATE_GRADIENTS
 
 
 def test_what_only_looks_like_a_head_is_none(images):

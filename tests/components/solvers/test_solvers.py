@@ -198,6 +198,8 @@ def test_the_choice_follows_the_shape():
     # Where a product costs 1e13 operations, a hundred of them cost more than building the matrix.
     assert choose_solver(2_000, 10**8, 8, product_flops=1e13) is SolverName.CHOLESKY
     assert choose_solver(2_000, 10**8, 8, product_flops=1e10) is SolverName.CONJUGATE_GRADIENTS
+    # A linear head's matrix is built at a fraction of what its rows say.
+    assert choose_solver(2_000, 10**8, 8, product_flops=1e9, dense_flops=1e11) is SolverName.CHOLESKY
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,9 @@ class Fixed:
 
     def product_flops(self) -> float:
         return 0.0
+
+    def dense_flops(self) -> float:
+        return float(2 * self.rank * self.size**2)
 
     def matvec(self, vector: Tensor) -> Tensor:
         return self.matrix @ vector
