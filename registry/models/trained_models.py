@@ -69,7 +69,7 @@ def register_trained(
     provenance: Provenance = _FIRST_TRAINING,
     snapshot: bool | None = None,
 ) -> RegisteredVersion:
-    """Measure a module on its training and test data and register it as a new version of a model.
+    """Measure a module on its training and test data, and register it as a new version, which is returned.
 
     Args:
         name: The registered model; it is made where there is none.
@@ -81,9 +81,6 @@ def register_trained(
         snapshot: Whether to keep the model's curvature with the version, at the cost of one pass over the training
             data. By default it is kept for a network and not for a convex model, whose removal takes two steps and
             needs the retained samples in any case. A secant is always kept with one.
-
-    Returns:
-        The new version.
 
     Raises:
         FactoryNotAllowed: An import string of the record lies outside the allow-list.
@@ -191,6 +188,7 @@ def _run_record(
 
 def _metrics(name: str, objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
+    objective, train, test = trained.objective, trained.train, trained.test
     measurement = measure(objective, objective.theta(), None, train, test)
     if len(test) and measurement.retained_membership is None:
         raise NonFiniteInput(

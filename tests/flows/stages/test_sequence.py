@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import blobs
 
 from oubli.flows.job.facts import Stage
-from oubli.flows.stages.sequence import EVIDENCE, SEQUENCE, computing_stages
+from oubli.flows.job.run_record import Findings
+from oubli.flows.stages.sequence import SEQUENCE, computing_stages
 from oubli.flows.unlearn import _COMPUTING
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 
@@ -18,7 +20,10 @@ README = Path(__file__).parents[3] / "flows" / "README.md"
 def test_every_stage_has_one_place() -> None:
     assert sorted(SEQUENCE) == sorted(Stage)
     assert (SEQUENCE[0], SEQUENCE[-1]) == (Stage.FETCH, Stage.REGISTER)
-    assert Stage.REGISTER not in EVIDENCE
+
+
+def test_the_evidence_is_what_all_stages_before_the_last_found_out() -> None:
+    assert [field.name for field in fields(Findings)] == [stage.value for stage in SEQUENCE[:-1]]
 
 
 def test_retraining_is_run_on_request() -> None:
