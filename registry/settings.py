@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oubli.components.errors import ConfigurationError
 
-# Nothing that we start phones home unless the user says so.
+# Nothing that Oubli starts reports to its vendor unless the user says so.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",
@@ -67,9 +67,11 @@ class Settings(BaseSettings):
 
     @property
     def memory_bytes(self) -> int:
+        """Bytes that one step may use for per-sample tensors."""
         return self.memory_mib * 2**20
 
     def torch_device(self) -> str:
+        """The device to compute on, as torch names it: a GPU where `auto` finds one."""
         import torch
 
         if self.device != "auto":
@@ -78,9 +80,11 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of this process.
+    """The settings of this process, from its environment.
 
-    Raises ConfigurationError naming the variable, what it holds and what was expected.
+    Raises:
+        ConfigurationError: A variable has a wrong value. The message names the variable, its value and what was
+            expected.
     """
     try:
         settings = Settings()
@@ -94,7 +98,12 @@ def load_settings() -> Settings:
 
 
 def prepare_environment(settings: Settings, *, console_logs: bool = True) -> None:
-    """Set the defaults that Prefect and MLflow read when they are imported. Never overrides a set variable."""
+    """Set the variables that Prefect and MLflow read when they are imported, where they are not set already.
+
+    Args:
+        settings: Of this process.
+        console_logs: Whether Prefect and MLflow may log to the terminal.
+    """
     defaults = QUIET | {
         "PREFECT_HOME": str((settings.home / "prefect").resolve()),
         # The first answer of an embedded server takes over 10 s on a busy two-core machine.

@@ -32,20 +32,29 @@ See = Callable[[SlicedLayer, nn.Module, Call], None]
 
 @dataclass(frozen=True)
 class ActivationRecord:
-    """activations (N, p) and losses (N,), both float64, columns in the order of `SliceMap.slices`."""
+    """What one input's perturbed copies did.
+
+    Attributes:
+        activations: (N, p) float64, columns in the order of `SliceMap.slices`.
+        losses: (N,) float64.
+    """
 
     activations: NDArray[np.float64]
     losses: NDArray[np.float64]
 
 
 def recordable(objective: Objective, theta: Tensor, slices: SliceMap, inputs: Tensor) -> SliceMap:
-    """The layers whose activation can be told apart by sample, and the rows of embeddings that the inputs use.
-
-    inputs: (m, ...), prepared: those of ALL removed samples. An embedding's rows are slices where one of these inputs
-    holds their token: the samples' losses have no gradient in any other row, and a vocabulary is large.
+    """The layers whose activations can be separated by sample, and the rows of embeddings that the inputs use.
 
     A layer is left out when the forward pass never calls it as a module, or when its calls have no axis of the length
     of the batch (tokens folded into it, a table of positions). That axis may be the second (sequence first).
+
+    Args:
+        objective: the module.
+        theta: (d,) weights.
+        slices: all that can be cut.
+        inputs: (m, ...), prepared, of ALL removed samples. An embedding's rows are slices where one of these inputs
+            holds their token: the samples' losses have no gradient in any other row, and a vocabulary is large.
     """
     axes: dict[str, list[frozenset[int]]] = {layer.module: [] for layer in slices.layers}
     # Only the batch axis follows both counts; a sequence, a width or a number of channels may equal one of them.
@@ -60,13 +69,13 @@ def recordable(objective: Objective, theta: Tensor, slices: SliceMap, inputs: Te
         common = frozenset.intersection(*axes[sliced.module]) if axes[sliced.module] else frozenset()
         if len(common) == 1:
             kept.append(replace(sliced, batch_axis=min(common)))
-    found = SliceMap(slices.space, tuple(kept))
+    separable = SliceMap(slices.space, tuple(kept))
     tables = [layer.module for layer in kept if layer.reading is TOKEN_SHARES]
     if not tables:
-        return found
-    used = _tokens_used(objective, theta, found.only(tables), inputs)
-    layers = (choose_units(one, used[one.module]) if one.module in used else one for one in kept)
-    return SliceMap(slices.space, tuple(one for one in layers if one.chosen != ()))
+        return separable
+    used = _tokens_used(objective, theta, separable.only(tables), inputs)
+    layers = (choose_units(layer, used[layer.module]) if layer.module in used else layer for layer in kept)
+    return SliceMap(slices.space, tuple(layer for layer in layers if layer.chosen != ()))
 
 
 def record_activations(
@@ -77,7 +86,15 @@ def record_activations(
     *,
     budget_bytes: int = MEMORY_BUDGET_BYTES,
 ) -> ActivationRecord:
-    """The record of N copies in one batched pass; `slices` must be recordable."""
+    """The record of N copies in one batched pass.
+
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights.
+        slices: p slices, as `recordable` returns them.
+        copies: N samples.
+        budget_bytes: memory for one chunk of copies.
+    """
     prepared = objective.prepare(copies)
     chunk = samples_per_chunk(activation_bytes(objective, prepared.inputs[:1]), budget_bytes)
     return _record(objective, theta, slices, prepared.batches(chunk))
@@ -94,12 +111,23 @@ def record_perturbed(
     generator: torch.Generator,
     budget_bytes: int = MEMORY_BUDGET_BYTES,
 ) -> ActivationRecord:
-    """The record of N = `count` perturbed copies of one sample, drawn as they are needed.
+    """The record of N perturbed copies of one sample, drawn as they are needed.
 
-    sample: a `Samples` of length 1. generator: one of the CPU. The copies do not depend on the budget, and are those
-    that `record_activations` would be given by one draw. `slices` must be recordable.
+    The copies do not depend on the budget, and are those that one draw would give.
 
-    Raises ConfigurationError for another number of samples, for fewer than 2 copies, and as the perturbation does.
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights.
+        slices: p slices, as `recordable` returns them.
+        sample: one sample.
+        perturbation: how copies are drawn.
+        count: N, at least 2.
+        generator: one of the CPU.
+        budget_bytes: memory for one chunk of copies.
+
+    Raises:
+        ConfigurationError: there is another number of samples, fewer than 2 copies are asked for, or the perturbation
+            does not suit the sample.
     """
     if len(sample) != 1:
         raise ConfigurationError(

@@ -139,10 +139,7 @@ def select_blanket(
             selected += _select([recorder.record(position) for position in positions], plan, generator)
             progress.selected(len(positions))
 
-    selections = tuple(
-        SampleSelection(tuple(candidates[column] for column in selection.order), selection.scores, selection.stop)
-        for selection in selected
-    )
+    selections = tuple(_of_slices(selection, candidates) for selection in selected)
     chosen, counts = union_of(slices, selections, plan.union, batch=batch)
     return Blanket(
         slices=chosen,
@@ -182,6 +179,11 @@ def candidate_slices(objective: Objective, theta: Tensor, removed: Samples) -> t
             remedy="Update all parameters instead of a blanket.",
         )
     return slices, prepared
+
+
+def _of_slices(selection: Selection, candidates: Sequence[Slice]) -> SampleSelection:
+    """The columns of a selection as the slices that they record."""
+    return SampleSelection(tuple(candidates[column] for column in selection.order), selection.scores, selection.stop)
 
 
 class _Reporter:

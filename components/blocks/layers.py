@@ -47,9 +47,11 @@ class Call:
 class Reading:
     """How the activations of one call are read.
 
-    tensors(layer, call): what holds the samples. trailing(layer): how many of their last axes cannot be the batch;
-    None where the batch can be the first axis alone. means(layer, tensors, batch axis, units): (b, u) activations of
-    the given units, all of them for None.
+    Attributes:
+        tensors: of a layer and a call, the tensors that hold the samples.
+        trailing: of a layer, how many of their last axes cannot be the batch; None where the batch can only be the
+            first axis.
+        means: of a layer, its tensors, the batch axis and units, the (b, u) activations of these units; None for all.
     """
 
     tensors: Callable[[nn.Module, Call], tuple[object, ...]]
@@ -69,7 +71,7 @@ class Reading:
 
     def read(self, layer: nn.Module, call: Call, batch_axis: int, units: Tensor | None) -> Tensor:
         """(b, u) activations of a call whose batch axis is known."""
-        tensors = tuple(one for one in self.tensors(layer, call) if isinstance(one, Tensor))
+        tensors = tuple(tensor for tensor in self.tensors(layer, call) if isinstance(tensor, Tensor))
         return self.means(layer, tensors, batch_axis, units)
 
 
@@ -77,7 +79,11 @@ class Reading:
 class Part:
     """The share of a layer's units in one parameter tensor.
 
-    The tensor's elements are seen as (G, A, B, K); unit `first + g * B + b` has the A * K elements (g, :, b, :).
+    Attributes:
+        attribute: the tensor's name in the layer.
+        first: the first unit that has a share in it.
+        shape: (G, A, B, K), as which the tensor's elements are seen; unit `first + g * B + b` has the A * K elements
+            (g, :, b, :).
     """
 
     attribute: str
@@ -87,7 +93,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Cut:
-    """Units of a layer (child ""), or of a child whose calls the layer makes without its forward method."""
+    """Units of a layer, or of a child that the layer uses without calling its forward method.
+
+    Attributes:
+        child: the child's name; empty for the layer itself.
+        units: how many.
+        parts: where their parameters are.
+        reading: how their activations are read.
+    """
 
     child: str
     units: int
@@ -191,7 +204,7 @@ SEPARATE_PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 """Of a MultiheadAttention whose keys or values have another width than its queries."""
 
 PROJECTIONS = Reading(
-    tensors=lambda _layer, call: tuple(call.argument(*one) for one in enumerate(("query", "key", "value"))),
+    tensors=lambda _layer, call: tuple(call.argument(*named) for named in enumerate(("query", "key", "value"))),
     trailing=lambda _layer: 1,
     means=_projections,
 )

@@ -31,16 +31,32 @@ class Perturbation(Protocol):
     """A way to draw copies of one input."""
 
     def copies(self, sample: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
-        """The generator's next `count` copies of `sample` (...), as (count, ...) on its device and in its dtype.
+        """The generator's next copies of one input. Drawing a, then b copies gives those of drawing a + b.
 
-        Drawing a, then b copies gives those of drawing a + b. The generator is one of the CPU.
+        Args:
+            sample: (...), one input.
+            count: how many.
+            generator: one of the CPU.
+
+        Returns:
+            (count, ...) on the sample's device and in its dtype.
+
+        Raises:
+            ConfigurationError: the input is not of the kind that this perturbation moves.
         """
         ...
 
 
 @dataclass(frozen=True)
 class GaussianPerturbation:
-    """Copies of a continuous input, each `sample + sigma * standard normal noise`."""
+    """Copies of a continuous input, each `sample + sigma * standard normal noise`.
+
+    Attributes:
+        sigma: standard deviation, in the units of normalised inputs.
+
+    Raises:
+        ConfigurationError: sigma is not positive and finite.
+    """
 
     sigma: float = SIGMA
 
@@ -66,9 +82,15 @@ class GaussianPerturbation:
 
 @dataclass(frozen=True)
 class TokenVocabulary:
-    """size: V; special: ids that stand for no word (start, end, mask, unknown); padding: the id that is not attended.
+    """Which token ids are ordinary: all in [0, V) that are neither special nor padding.
 
-    All other ids in [0, V) are ordinary; ConfigurationError where fewer than two are, or an id lies outside.
+    Attributes:
+        size: V.
+        special: ids that stand for no word (start, end, mask, unknown).
+        padding: the id that is not attended.
+
+    Raises:
+        ConfigurationError: fewer than two ids are ordinary, or an id lies outside [0, V).
     """
 
     size: int
@@ -76,7 +98,7 @@ class TokenVocabulary:
     padding: int
 
     def __post_init__(self) -> None:
-        outside = sorted(one for one in self.special | {self.padding} if not 0 <= one < self.size)
+        outside = sorted(token for token in self.special | {self.padding} if not 0 <= token < self.size)
         if outside:
             raise ConfigurationError(
                 f"Special or padding tokens {outside} are not in a vocabulary of {self.size}.",
@@ -98,10 +120,18 @@ class TokenVocabulary:
 
 @dataclass(frozen=True)
 class TokenPerturbation:
-    """Copies of a token sequence, each with `replacements` (k) of its attended ordinary tokens replaced.
+    """Copies of a token sequence, each with k of its attended ordinary tokens replaced.
 
-    Which, is drawn anew for each copy, without repetition; by what, uniformly from the other ordinary tokens. Where a
-    sequence has fewer than k ordinary tokens, all of them are replaced. Special and padding tokens stay.
+    Which tokens are replaced is drawn anew for each copy, without repetition; what replaces them, uniformly from the
+    other ordinary tokens. Where a sequence has fewer than k ordinary tokens, all of them are replaced. Special and
+    padding tokens stay.
+
+    Attributes:
+        vocabulary: which tokens are ordinary.
+        replacements: k.
+
+    Raises:
+        ConfigurationError: k is below 1.
     """
 
     vocabulary: TokenVocabulary
@@ -116,8 +146,9 @@ class TokenPerturbation:
     def copies(self, sample: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
         """As `Perturbation.copies`, for a sample (T,) of int64 token ids.
 
-        Raises ConfigurationError where the input is no such sequence, holds ids outside the vocabulary, or has no
-        ordinary token.
+        Raises:
+            ConfigurationError: the input is not such a sequence, holds ids outside the vocabulary, or has no ordinary
+                token.
         """
         ordinary = self.vocabulary.ordinary
         tokens = self._tokens(sample)
@@ -157,9 +188,20 @@ class TokenPerturbation:
 def gaussian_copies(
     sample: Tensor, *, count: int = PERTURBATIONS, sigma: float = SIGMA, generator: torch.Generator
 ) -> Tensor:
-    """(N, ...) copies of one continuous input (...), each `sample + sigma * standard normal noise`.
+    """Copies of one continuous input, as `GaussianPerturbation` draws them.
 
-    Raises ConfigurationError as `GaussianPerturbation` does, and for fewer than 2 copies.
+    Args:
+        sample: (...), floating point.
+        count: N, at least 2.
+        sigma: standard deviation of the noise.
+        generator: one of the CPU.
+
+    Returns:
+        (N, ...).
+
+    Raises:
+        ConfigurationError: the input is not continuous, sigma is not positive and finite, or there are fewer than 2
+            copies.
     """
     perturbation = GaussianPerturbation(sigma)
     check_count(count)
@@ -174,9 +216,20 @@ def replaced_tokens(
     vocabulary: TokenVocabulary,
     generator: torch.Generator,
 ) -> Tensor:
-    """(N, T) copies of a sequence (T,) of int64 token ids, k = `replacements` of them replaced in each copy.
+    """Copies of a token sequence, as `TokenPerturbation` draws them.
 
-    Raises ConfigurationError as `TokenPerturbation` does, and for fewer than 2 copies.
+    Args:
+        sample: (T,) int64 token ids.
+        count: N, at least 2.
+        replacements: k, tokens replaced in each copy.
+        vocabulary: which tokens are ordinary.
+        generator: one of the CPU.
+
+    Returns:
+        (N, T) int64.
+
+    Raises:
+        ConfigurationError: as `TokenPerturbation`, or there are fewer than 2 copies.
     """
     perturbation = TokenPerturbation(vocabulary, replacements)
     check_count(count)

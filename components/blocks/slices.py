@@ -36,9 +36,14 @@ class Slice:
 class SlicedLayer:
     """A layer that is cut into slices.
 
-    module: its qualified name; units: how many it has; parts: where their parameters are, by the tensors' names in the
-    space; watched: the module whose calls show what the units do, as `reading` says; batch_axis: that of these calls;
-    chosen: the units that are slices, in rising order, None for all.
+    Attributes:
+        module: its qualified name.
+        units: how many it has.
+        parts: where their parameters are, by the tensors' names in the space.
+        watched: the module whose calls show what the units do.
+        reading: how the activations of such a call are read.
+        batch_axis: that of these calls.
+        chosen: the units that are slices, in rising order; None for all.
     """
 
     module: str
@@ -52,9 +57,11 @@ class SlicedLayer:
 
 @dataclass(frozen=True)
 class SliceMap:
-    """The layers of a module that are sliced.
+    """The layers of a module that are sliced. Tied layers each have slices of their own, with the same parameters.
 
-    `layers` in `named_modules()` order. Tied layers each have slices of their own, with the same parameters.
+    Attributes:
+        space: the d trained parameters.
+        layers: in `named_modules()` order.
     """
 
     space: ParameterSpace
@@ -84,14 +91,24 @@ class SliceMap:
         return SliceMap(self.space, tuple(layer for layer in self.layers if layer.module in kept))
 
     def indices(self, chosen: Iterable[Slice]) -> Tensor:
-        """Sorted flat parameter indices (int64) of the union of slices; ConfigurationError for one not in the map."""
+        """The parameters of a union of slices.
+
+        Args:
+            chosen: slices of this map.
+
+        Returns:
+            (d_P,) sorted flat parameter indices, int64 on the CPU.
+
+        Raises:
+            ConfigurationError: a slice is not in the map.
+        """
         by_module = {layer.module: layer for layer in self.layers}
         wanted: dict[str, list[int]] = defaultdict(list)
-        for one in chosen:
-            layer = by_module.get(one.module)
-            if layer is None or not 0 <= one.unit < layer.units:
-                raise ConfigurationError(f"There is no slice {one}.", remedy="Choose among SliceMap.slices.")
-            wanted[one.module].append(one.unit)
+        for unit_slice in chosen:
+            layer = by_module.get(unit_slice.module)
+            if layer is None or not 0 <= unit_slice.unit < layer.units:
+                raise ConfigurationError(f"There is no slice {unit_slice}.", remedy="Choose among SliceMap.slices.")
+            wanted[unit_slice.module].append(unit_slice.unit)
         # A byte for each parameter costs less than sorting the indices of many slices.
         held = torch.zeros(self.space.d, dtype=torch.bool)
         for module, units in wanted.items():
@@ -103,8 +120,11 @@ class SliceMap:
 def find_slices(module: nn.Module, space: ParameterSpace | None = None) -> SliceMap:
     """The slices of every layer in `module` that can be cut, as far as their parameters are in `space`.
 
-    space: the trained parameters (`Objective.space`); None for all of the module's. A layer with a frozen weight and a
-    trained bias has slices of the bias alone.
+    A layer with a frozen weight and a trained bias has slices of the bias alone.
+
+    Args:
+        module: the network.
+        space: the trained parameters (`Objective.space`); None for all of the module's.
     """
     space = ParameterSpace.of(module) if space is None else space
     # By identity, since a tied tensor is a parameter under its first name only, and a reparametrised weight
@@ -117,12 +137,12 @@ def find_slices(module: nn.Module, space: ParameterSpace | None = None) -> Slice
             continue  # its parent has cut it
         for cut in cuts(layer):
             owner = layer.get_submodule(cut.child)
-            found = [(names.get(id(getattr(owner, part.attribute))), part) for part in cut.parts]
+            named = [(names.get(id(getattr(owner, part.attribute))), part) for part in cut.parts]
             # A unit whose weight is made of others' parameters would be cut in half.
-            known = [(name, part) for name, part in found if name is not None]
+            known = [(name, part) for name, part in named if name is not None]
             parts = tuple((name, part) for name, part in known if name in trained)
-            if parts and len(known) == len(found):
-                name = ".".join(one for one in (watched, cut.child) if one)
+            if parts and len(known) == len(named):
+                name = ".".join(step for step in (watched, cut.child) if step)
                 layers[name] = SlicedLayer(name, cut.units, parts, watched, cut.reading)
     return SliceMap(space, tuple(layers.values()))
 

@@ -18,7 +18,15 @@ FORWARD_PASSES = 8
 
 
 def product_flops(restriction: Restriction, source: SampleSource) -> float:
-    """Floating-point operations of one product over the source, counted on a forward pass of its first sample."""
+    """Floating-point operations of one product over a source, counted on a forward pass of its first sample.
+
+    Args:
+        restriction: The block, at its weights.
+        source: The n samples.
+
+    Raises:
+        ConfigurationError: The source is empty.
+    """
     inputs = first_sample(restriction.objective, source)
     with FlopCounterMode(display=False) as counter, differentiable_attention(), torch.no_grad():
         restriction.outputs(restriction.values, inputs)

@@ -23,9 +23,15 @@ _MANTISSA = 53
 
 
 def sample_keys(inputs: Tensor, seed: int) -> Tensor:
-    """(b,) int64 keys of inputs (b, ...).
+    """A key of each sample's input.
 
-    Floating point is read as float32, so that the key does not depend on the objective's dtype.
+    Args:
+        inputs: (b, ...), integers or floating point; the latter is read as float32, so that the key does not depend on
+            the objective's dtype.
+        seed: Of the hash.
+
+    Returns:
+        (b,) int64.
     """
     flat = inputs.flatten(1)
     bits = flat.to(torch.float32).view(torch.int32).to(torch.int64) if flat.is_floating_point() else flat.long()
@@ -37,18 +43,35 @@ def sample_keys(inputs: Tensor, seed: int) -> Tensor:
 
 
 def uniforms(keys: Tensor, count: int) -> Tensor:
-    """(b, k) float64 in (0, 1), k = `count`, of keys (b,)."""
+    """Uniform numbers.
+
+    Args:
+        keys: (b,) int64.
+        count: k, how many of each key.
+
+    Returns:
+        (b, k) float64 in (0, 1).
+    """
     counters = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
     bits = _right(_mixed(keys[:, None] + counters), 64 - _MANTISSA)
     return (bits.double() + 0.5) * 2.0**-_MANTISSA
 
 
 def normals(keys: Tensor, count: int) -> Tensor:
-    """(b, k) float64 standard normal numbers, k = `count`, of keys (b,)."""
+    """Standard normal numbers.
+
+    Args:
+        keys: (b,) int64.
+        count: k, how many of each key.
+
+    Returns:
+        (b, k) float64.
+    """
     return math.sqrt(2) * torch.erfinv(2 * uniforms(keys, count) - 1)
 
 
 def _mixed(values: Tensor) -> Tensor:
+    """The mixer's bijection of 64-bit integers."""
     values = (values ^ _right(values, 30)) * _FIRST
     values = (values ^ _right(values, 27)) * _SECOND
     return values ^ _right(values, 31)

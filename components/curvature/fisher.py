@@ -21,60 +21,54 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from oubli.components.curvature.costs import product_flops
+from oubli.components.curvature.base import FactoredCurvature
 from oubli.components.curvature.draws import sample_keys
 from oubli.components.curvature.output_roots import sampled_root
 from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.model.attention import differentiable_attention
-from oubli.components.model.chunking import (
-    MEMORY_BUDGET_BYTES,
-    activation_bytes,
-    first_sample,
-    pass_chunk,
-    samples_per_chunk,
-)
-from oubli.components.model.objective import Objective
-from oubli.components.model.restriction import Restriction
-from oubli.components.model.samples import Samples, SampleSource
-from oubli.components.solvers import System, full_precision, prepare_system
+from oubli.components.model.chunking import activation_bytes, first_sample, samples_per_chunk
+from oubli.components.model.samples import Samples
+from oubli.components.solvers import full_precision
 
 
 @dataclass(frozen=True)
-class RowPerSample(ABC):
+class RowPerSample(FactoredCurvature, ABC):
     """F over `source`, at the weights and on the block of `restriction`, for the u_i that a subclass chooses.
 
-    Nothing is computed until a method is called, and nothing is kept.
+    No result is kept.
     """
-
-    restriction: Restriction
-    source: SampleSource
-    budget_bytes: int = MEMORY_BUDGET_BYTES
 
     @abstractmethod
     def cotangents(self, outputs: Tensor, samples: Samples) -> Tensor:
-        """u (b, ...) in the shape of the outputs (b, ...), for prepared samples."""
+        """The u_i that make a sample's row.
 
-    @property
-    def size(self) -> int:
-        """d_P."""
-        return self.restriction.size
+        Args:
+            outputs: (b, ...) of the model, detached.
+            samples: The b prepared samples that they are of.
+
+        Returns:
+            (b, ...), in the shape of the outputs.
+        """
 
     def rank_bound(self) -> int:
         """n, the number of rows of `factor`."""
         return len(self.source)
 
-    def product_flops(self) -> float:
-        """Floating-point operations of one product."""
-        return product_flops(self.restriction, self.source)
-
     def matvec(self, vector: Tensor) -> Tensor:
-        """F v for v (d_P,): one pass over the source, no matrix built."""
+        """F v: one pass over the source, no matrix built.
+
+        Args:
+            vector: v (d_P,).
+
+        Returns:
+            (d_P,).
+        """
         total = torch.zeros_like(vector)
-        chunk = pass_chunk(self._objective, self.source, self.budget_bytes // 2)
-        for batch in self.source.batches(chunk):
+        for samples in self.batches():
             with full_precision(), differentiable_attention():
-                along, cotangent, pull_back = self._along(batch, vector)
-                # Samples do not meet in the outputs, so weights on their rows go through one pull-back.
+                # v -> r_i . v
+                along, cotangent, pull_back = self._along(samples, vector)
+                # r_i . v -> sum_i (r_i . v) r_i. Samples do not meet in the outputs: one pull-back serves them all.
                 total += pull_back(cotangent * along.reshape(-1, *(1,) * (cotangent.ndim - 1)))
         return total / len(self.source)
 
@@ -94,21 +88,15 @@ class RowPerSample(ABC):
         """A (n, d_P) with A^T A = F."""
         return torch.cat(list(self._rows())) / math.sqrt(len(self.source))
 
-    def system(self) -> System:
-        """Solved through Woodbury, Cholesky or conjugate gradients, as its size asks for."""
-        return prepare_system(self, self._objective.dtype)
-
-    @property
-    def _objective(self) -> Objective:
-        return self.restriction.objective
-
-    def _along(self, batch: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    def _along(self, samples: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """r_i . v (b,), u (b, ...), and the product w -> J^T w, of a batch."""
-        samples = self._objective.prepare(batch)
+        # w -> J^T w
         outputs, pull_back = vjp(lambda at: self.restriction.outputs(at, samples.inputs), self.restriction.values)[:2]
         cotangent = self.cotangents(outputs.detach(), samples)
+        # v -> J v
         push_forward = vjp(lambda weights: pull_back(weights)[0], torch.zeros_like(outputs))[1]
         tangent = push_forward(vector)[0].detach()
+        # J v -> u . J v = r . v
         return (
             (tangent * cotangent).reshape(len(samples), -1).sum(1),
             cotangent,
@@ -119,17 +107,15 @@ class RowPerSample(ABC):
         """Chunks (b, d_P) of the rows r."""
         values = self.restriction.values
 
-        def projected(at: Tensor, one: Tensor, cotangent: Tensor) -> Tensor:
-            return (self.restriction.outputs(at, one[None])[0] * cotangent).sum()
+        def projected(at: Tensor, inputs: Tensor, cotangent: Tensor) -> Tensor:
+            return (self.restriction.outputs(at, inputs[None])[0] * cotangent).sum()
 
-        rows_of = SampleMap(lambda one, cotangent: grad(projected)(values, one, cotangent))
-        space = self._objective.space
-        touched = sum(len(space.range_of(name)) for name in self.restriction.touched)
-        row_bytes = (self.size + 2 * touched) * values.dtype.itemsize
-        activations = activation_bytes(self._objective, first_sample(self._objective, self.source))
+        rows_of = SampleMap(lambda inputs, cotangent: grad(projected)(values, inputs, cotangent))
+        row_bytes = (self.size + 2 * self.restriction.touched_size) * values.dtype.itemsize
+        activations = activation_bytes(self.objective, first_sample(self.objective, self.source))
         for batch in self.source.batches(samples_per_chunk(row_bytes + 3 * activations, self.budget_bytes)):
             with full_precision(), differentiable_attention():
-                samples = self._objective.prepare(batch)
+                samples = self.objective.prepare(batch)
                 with torch.no_grad():
                     outputs = self.restriction.outputs(values, samples.inputs)
                 rows = rows_of(samples.inputs, self.cotangents(outputs, samples))
@@ -144,7 +130,7 @@ class EmpiricalFisher(RowPerSample):
         """The loss's gradient in the outputs."""
 
         def total(at: Tensor) -> Tensor:
-            return self._objective.loss(at, samples.labels).sum()
+            return self.objective.loss(at, samples.labels).sum()
 
         gradient: Tensor = grad(total)(outputs)
         return gradient.detach()
@@ -152,13 +138,18 @@ class EmpiricalFisher(RowPerSample):
 
 @dataclass(frozen=True)
 class SampledFisher(RowPerSample):
-    """F of gradients for drawn labels; the draws follow from `seed` and each sample's input (see draws.py).
+    """F of gradients for drawn labels.
 
-    ConfigurationError for a loss that is not one of `losses.Loss`.
+    Attributes:
+        seed: Of the draws, which follow from it and from each sample's input (draws.py).
     """
 
     seed: int = 0
 
     def cotangents(self, outputs: Tensor, samples: Samples) -> Tensor:
-        """The loss's gradient in the outputs for a drawn label, scaled so that E[u u^T] is the loss's Hessian."""
-        return sampled_root(self._objective, outputs, samples.labels, sample_keys(samples.inputs, self.seed))
+        """The loss's gradient in the outputs for a drawn label, scaled so that E[u u^T] is the loss's Hessian.
+
+        Raises:
+            ConfigurationError: The loss is not one of `losses.Loss`.
+        """
+        return sampled_root(self.objective, outputs, samples.labels, sample_keys(samples.inputs, self.seed))

@@ -22,57 +22,42 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, vjp
 
-from oubli.components.curvature.costs import product_flops
+from oubli.components.curvature.base import FactoredCurvature
 from oubli.components.curvature.linear_head import LinearHead, find_linear_head
 from oubli.components.curvature.output_roots import root_rows
 from oubli.components.curvature.probes import TRACE_PROBES, random_signs
 from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.model.attention import differentiable_attention
-from oubli.components.model.chunking import (
-    MEMORY_BUDGET_BYTES,
-    activation_bytes,
-    first_sample,
-    pass_chunk,
-    samples_per_chunk,
-)
-from oubli.components.model.objective import Objective
-from oubli.components.model.restriction import Restriction
-from oubli.components.model.samples import Samples, SampleSource
-from oubli.components.solvers import System, full_precision, prepare_system
+from oubli.components.model.chunking import activation_bytes, first_sample, samples_per_chunk
+from oubli.components.model.samples import Samples
+from oubli.components.solvers import full_precision
 
 
 @dataclass(frozen=True)
-class GaussNewton:
-    """G over `source`, at the weights and on the block of `restriction`.
-
-    Nothing is computed until a method is called, and nothing is kept.
-    """
-
-    restriction: Restriction
-    source: SampleSource
-    budget_bytes: int = MEMORY_BUDGET_BYTES
-
-    @property
-    def size(self) -> int:
-        """d_P."""
-        return self.restriction.size
+class GaussNewton(FactoredCurvature):
+    """G over `source`, at the weights and on the block of `restriction`. No result is kept."""
 
     def rank_bound(self) -> int:
         """n * C: the number of rows of `factor`, which the rank of G cannot exceed."""
-        inputs = first_sample(self._objective, self.source)
+        inputs = first_sample(self.objective, self.source)
         with torch.no_grad():
             return len(self.source) * self.restriction.outputs(self.restriction.values, inputs).numel()
 
-    def product_flops(self) -> float:
-        """Floating-point operations of one product."""
-        return product_flops(self.restriction, self.source)
-
     def matvec(self, vector: Tensor) -> Tensor:
-        """G v for v (d_P,): one pass over the source, no matrix built."""
+        """G v: one pass over the source, no matrix built.
+
+        Args:
+            vector: v (d_P,).
+
+        Returns:
+            (d_P,).
+        """
         total = torch.zeros_like(vector)
-        for samples in self._batches():
+        for samples in self.batches():
             with full_precision(), differentiable_attention():
+                # v -> J v, B J v
                 _, weighted, pull_back = self._products(samples, vector)
+                # B J v -> J^T B J v
                 total += pull_back(weighted)
         return total / len(self.source)
 
@@ -83,10 +68,11 @@ class GaussNewton:
         """
         probes = random_signs(TRACE_PROBES, self.restriction.values)
         total = 0.0
-        for samples in self._batches():
+        for samples in self.batches():
             with full_precision(), differentiable_attention():
                 for probe in probes:
                     tangent, weighted, _ = self._products(samples, probe)
+                    # (J v)^T B J v = v^T G v
                     total += float((tangent * weighted).sum())
         return total / (TRACE_PROBES * len(self.source) * self.size)
 
@@ -94,12 +80,14 @@ class GaussNewton:
         """G as a (d_P, d_P) matrix, symmetric."""
         head = self._head()
         if head is not None:
-            found = head.dense(self._objective, self.restriction.theta, self.source, self.budget_bytes)
-            return found / len(self.source)
+            total = head.dense(self.objective, self.restriction.theta, self.source, self.budget_bytes)
+            return total / len(self.source)
         total = self.restriction.values.new_zeros(self.size, self.size)
         for jacobian, inner in self._jacobians():
             with full_precision():
+                # B J (b * C, d_P)
                 left = torch.bmm(inner, jacobian).flatten(0, 1)
+                # J^T B J, summed over the chunk
                 total.addmm_(jacobian.flatten(0, 1).T, left)
         # Rounding leaves it slightly asymmetric; Cholesky reads one triangle only.
         return (total + total.T) / (2 * len(self.source))
@@ -114,34 +102,24 @@ class GaussNewton:
     def factor(self) -> Tensor:
         """A (n * C, d_P) with A^T A = G.
 
-        Raises IndefiniteCurvature where some B_i has a negative eigenvalue: no real A exists; NonFiniteInput where
-        some B_i is not finite.
+        Raises:
+            IndefiniteCurvature: Some B_i has a negative eigenvalue: no real A exists.
+            NonFiniteInput: Some B_i is not finite.
         """
         rows = []
         for jacobian, inner in self._jacobians():
+            # R with R^T R = B
             roots = root_rows(inner)
             with full_precision():
+                # R J
                 rows.append(torch.bmm(roots, jacobian).flatten(0, 1))
         return torch.cat(rows) / math.sqrt(len(self.source))
 
-    def system(self) -> System:
-        """Solved through Woodbury, Cholesky or conjugate gradients, as its size asks for."""
-        return prepare_system(self, self._objective.dtype)
-
-    @property
-    def _objective(self) -> Objective:
-        return self.restriction.objective
-
     def _head(self) -> LinearHead | None:
         """The model's trained part as one linear layer at its end, where it is that and the block is all of it."""
-        if self.size < self._objective.space.d:
+        if self.size < self.objective.space.d:
             return None
-        return find_linear_head(self._objective, first_sample(self._objective, self.source))
-
-    def _batches(self) -> Iterator[Samples]:
-        # The graph of the gradient is kept beside the graph of the outputs.
-        chunk = pass_chunk(self._objective, self.source, self.budget_bytes // 2)
-        return map(self._objective.prepare, self.source.batches(chunk))
+        return find_linear_head(self.objective, first_sample(self.objective, self.source))
 
     def _products(self, samples: Samples, vector: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """J v and B J v for a batch, both in the outputs' shape (b, ...), and the product u -> J^T u.
@@ -153,43 +131,43 @@ class GaussNewton:
         def outputs_at(values: Tensor) -> Tensor:
             return self.restriction.outputs(values, samples.inputs)
 
+        # u -> J^T u
         outputs, pull_back = vjp(outputs_at, self.restriction.values)[:2]
+        # v -> J v
         push_forward = vjp(lambda weights: pull_back(weights)[0], torch.zeros_like(outputs))[1]
         tangent = push_forward(vector)[0].detach()
 
         def total(at: Tensor) -> Tensor:
-            return self._objective.loss(at, samples.labels).sum()
+            return self.objective.loss(at, samples.labels).sum()
 
-        # Samples do not meet in a sum of losses, so one product with its Hessian is B_i for every i.
+        # J v -> B J v. Samples do not meet in a sum of losses: one product with its Hessian is B_i for every i.
         weighted = grad(lambda at: (grad(total)(at) * tangent).sum())(outputs.detach())
         return tangent, weighted.detach(), lambda weights: pull_back(weights)[0].detach()
 
     def _jacobians(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of J (b, C, d_P) and B (b, C, C)."""
         values = self.restriction.values
-        inputs = first_sample(self._objective, self.source)
-        shape = self.restriction.outputs(values, inputs).shape[1:]
+        first = first_sample(self.objective, self.source)
+        shape = self.restriction.outputs(values, first).shape[1:]
         elements = shape.numel()
 
-        def output(at: Tensor, one: Tensor) -> Tensor:
-            return self.restriction.outputs(at, one[None]).reshape(elements)
+        def output(at: Tensor, inputs: Tensor) -> Tensor:
+            return self.restriction.outputs(at, inputs[None]).reshape(elements)
 
         def loss(at: Tensor, label: Tensor) -> Tensor:
-            return self._objective.loss(at.reshape(1, *shape), label[None])[0]
+            return self.objective.loss(at.reshape(1, *shape), label[None])[0]
 
         # Per sample: J, the product B J, the touched tensors' own J before the block is taken, and C times
         # the gradients of the activations.
-        space = self._objective.space
-        touched = sum(len(space.range_of(name)) for name in self.restriction.touched)
-        row_bytes = (2 * self.size + touched) * values.dtype.itemsize
-        sample_bytes = elements * (row_bytes + 2 * activation_bytes(self._objective, inputs))
+        row_bytes = (2 * self.size + self.restriction.touched_size) * values.dtype.itemsize
+        sample_bytes = elements * (row_bytes + 2 * activation_bytes(self.objective, first))
         # A chunk of one: without vmap over the rows, for layers that have no rule for it.
         jacobian_of = SampleMap(
-            lambda one: jacrev(output)(values, one), lambda one: jacrev(output, chunk_size=1)(values, one)
+            lambda inputs: jacrev(output)(values, inputs), lambda inputs: jacrev(output, chunk_size=1)(values, inputs)
         )
         inner_of = SampleMap(jacrev(jacrev(loss)))
         for batch in self.source.batches(samples_per_chunk(sample_bytes, self.budget_bytes)):
-            samples = self._objective.prepare(batch)
+            samples = self.objective.prepare(batch)
             with full_precision(), differentiable_attention():
                 with torch.no_grad():
                     at = self.restriction.outputs(values, samples.inputs).reshape(len(samples), elements)

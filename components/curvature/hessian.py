@@ -10,26 +10,19 @@ model is short of a minimum H may be indefinite; whoever solves with it must not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
+from oubli.components.curvature.base import SourceCurvature
 from oubli.components.curvature.probes import TRACE_PROBES, random_signs
 from oubli.components.curvature.samplewise import SampleMap
 from oubli.components.model.attention import differentiable_attention
-from oubli.components.model.chunking import (
-    MEMORY_BUDGET_BYTES,
-    activation_bytes,
-    first_sample,
-    pass_chunk,
-    samples_per_chunk,
-)
-from oubli.components.model.objective import Objective
-from oubli.components.model.restriction import Restriction
-from oubli.components.model.samples import Samples, SampleSource
+from oubli.components.model.chunking import activation_bytes, first_sample, samples_per_chunk
+from oubli.components.model.samples import Samples
 from oubli.components.solvers import DIRECT_BYTES, DenseSystem, ProductSystem, System, full_precision
 
 DENSE_COLUMNS = 1500
@@ -38,25 +31,20 @@ cost at worst; in return any negative curvature is found, and several dampings s
 
 
 @dataclass(frozen=True)
-class Hessian:
-    """H over `source`, at the weights and on the block of `restriction`.
-
-    Nothing is computed until a method is called, and nothing is kept.
-    """
-
-    restriction: Restriction
-    source: SampleSource
-    budget_bytes: int = MEMORY_BUDGET_BYTES
-
-    @property
-    def size(self) -> int:
-        """d_P."""
-        return self.restriction.size
+class Hessian(SourceCurvature):
+    """H over `source`, at the weights and on the block of `restriction`. No result is kept."""
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """H v for v (d_P,): one pass over the source, no matrix built."""
+        """H v: one pass over the source, no matrix built.
+
+        Args:
+            vector: v (d_P,).
+
+        Returns:
+            (d_P,).
+        """
         total = torch.zeros_like(vector)
-        for samples in self._batches():
+        for samples in self.batches():
             with full_precision(), differentiable_attention():
                 total += self._product(samples)(vector).detach()
         return total / len(self.source)
@@ -65,9 +53,10 @@ class Hessian:
         """trace(H) / d_P, estimated with random signs (Hutchinson 1990) from a fixed seed."""
         probes = random_signs(TRACE_PROBES, self.restriction.values)
         total = 0.0
-        for samples in self._batches():
+        for samples in self.batches():
             with full_precision(), differentiable_attention():
                 product = self._product(samples)
+                # v^T H v
                 total += sum(float(probe.dot(product(probe))) for probe in probes)
         return total / (TRACE_PROBES * len(self.source) * self.size)
 
@@ -75,9 +64,9 @@ class Hessian:
         """H as a (d_P, d_P) matrix, symmetric; k columns of it at a time, as many as the budget allows."""
         values = self.restriction.values
         total = values.new_zeros(self.size, self.size)
-        activations = 4 * activation_bytes(self._objective, first_sample(self._objective, self.source))
-        for samples in self._batches():
-            sizes = len(samples) * activations + 4 * self._objective.space.d * values.dtype.itemsize
+        activations = 4 * activation_bytes(self.objective, first_sample(self.objective, self.source))
+        for samples in self.batches():
+            sizes = len(samples) * activations + 4 * self.objective.space.d * values.dtype.itemsize
             columns = samples_per_chunk(sizes, self.budget_bytes)
             with full_precision(), differentiable_attention():
                 product = SampleMap(self._product(samples))
@@ -85,30 +74,23 @@ class Hessian:
                     stop = min(start + columns, self.size)
                     unit = values.new_zeros(stop - start, self.size)
                     unit.diagonal(start).fill_(1)
+                    # e_k -> H e_k, a column; as a row, since H is symmetric
                     total[start:stop] += product(unit)
         return (total + total.T) / (2 * len(self.source))
 
     def system(self) -> System:
         """Cholesky up to DENSE_COLUMNS parameters, conjugate gradients beyond."""
-        itemsize = self._objective.dtype.itemsize
+        itemsize = self.objective.dtype.itemsize
         if self.size <= DENSE_COLUMNS and 3 * self.size**2 * itemsize <= DIRECT_BYTES:
             return DenseSystem(self.dense())
         return ProductSystem(self.matvec, self.mean_diagonal)
-
-    @property
-    def _objective(self) -> Objective:
-        return self.restriction.objective
-
-    def _batches(self) -> Iterator[Samples]:
-        chunk = pass_chunk(self._objective, self.source, self.budget_bytes // 2)
-        return map(self._objective.prepare, self.source.batches(chunk))
 
     def _product(self, samples: Samples) -> Callable[[Tensor], Tensor]:
         """v -> (sum of the batch's Hessians) v. One graph of the gradient serves any number of products."""
 
         def total(at: Tensor) -> Tensor:
-            return self._objective.loss(self.restriction.outputs(at, samples.inputs), samples.labels).sum()
+            return self.objective.loss(self.restriction.outputs(at, samples.inputs), samples.labels).sum()
 
-        # Symmetric, so the derivative of the gradient may be applied from either side: reverse over reverse.
+        # v -> H v. Symmetric, so the derivative of the gradient may be applied from either side: reverse over reverse.
         pull_back = vjp(grad(total), self.restriction.values)[1]
         return lambda vector: pull_back(vector)[0]

@@ -14,45 +14,40 @@ same sense. Parameters outside such layers get the diagonal of the generalised G
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from oubli.components.curvature.base import SourceCurvature
 from oubli.components.curvature.kronecker.layers import BlockCoverage, block_coverage, find_coverage
 from oubli.components.curvature.kronecker.sums import KroneckerPass, KroneckerSums
 from oubli.components.curvature.kronecker.system import KroneckerBlock, KroneckerSystem
 from oubli.components.errors import IndefiniteCurvature
-from oubli.components.model.chunking import MEMORY_BUDGET_BYTES, first_sample
+from oubli.components.model.chunking import first_sample
 from oubli.components.model.restriction import Restriction
-from oubli.components.model.samples import SampleSource
 from oubli.components.solvers import System
 
 
 @dataclass(frozen=True)
-class Kronecker:
-    """K-FAC over `source`, at the weights and on the block of `restriction`.
+class Kronecker(SourceCurvature):
+    """K-FAC over `source`, at the weights and on the block of `restriction`; computed at the first use, then kept.
 
-    seed: of the drawn labels (ConfigurationError for a loss that is not one of `losses.Loss`); None takes all columns
-    of the loss's Hessian, one backward pass each. Computed at the first use, then kept. ConfigurationError where the
-    block cuts through an output unit.
+    Attributes:
+        seed: Of the drawn labels; None takes all columns of the loss's Hessian, one backward pass each.
+
+    Raises:
+        ConfigurationError: The block cuts through an output unit, or labels are to be drawn for a loss that is not one
+            of `losses.Loss`; raised at the first use.
     """
 
-    restriction: Restriction
-    source: SampleSource
-    budget_bytes: int = MEMORY_BUDGET_BYTES
     seed: int | None = 0
-
-    @property
-    def size(self) -> int:
-        """d_P."""
-        return self.restriction.size
 
     @property
     def kronecker(self) -> tuple[str, ...]:
         """Names of the layers in the block that are factored."""
-        return tuple(one.layer.module for one in self._block.layers)
+        return tuple(part.layer.module for part in self._block.layers)
 
     @property
     def diagonal(self) -> tuple[str, ...]:
@@ -60,7 +55,7 @@ class Kronecker:
         return self._block.diagonal
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector (d_P,)."""
+        """The product with a vector (d_P,); (d_P,)."""
         return self._system.matvec(vector)
 
     def dense(self) -> Tensor:
@@ -73,14 +68,12 @@ class Kronecker:
 
     @cached_property
     def _block(self) -> BlockCoverage:
-        objective = self.restriction.objective
-        return block_coverage(self.restriction, find_coverage(objective, first_sample(objective, self.source)))
+        coverage = find_coverage(self.objective, first_sample(self.objective, self.source))
+        return block_coverage(self.restriction, coverage)
 
     @cached_property
     def _pass(self) -> KroneckerPass:
-        return KroneckerPass(
-            self.restriction.objective, self.restriction.theta, self._block.coverage, self.seed, self.budget_bytes
-        )
+        return KroneckerPass(self.objective, self.restriction.theta, self._block.coverage, self.seed, self.budget_bytes)
 
     @cached_property
     def _system(self) -> KroneckerSystem:
@@ -89,43 +82,50 @@ class Kronecker:
 
 @dataclass(frozen=True)
 class EigenvalueCorrected(Kronecker):
-    """EK-FAC: the same, with corrected eigenvalues."""
+    """EK-FAC: the same, with corrected eigenvalues, for a second pass."""
 
     @cached_property
     def _system(self) -> KroneckerSystem:
-        found = kronecker_system(self.restriction, self._block, self._pass.sums(self.source))
-        layers = zip(self._block.layers, found.blocks, strict=True)
-        bases = {one.layer.module: (one.units, block.left, block.right) for one, block in layers}
+        plain = kronecker_system(self.restriction, self._block, self._pass.sums(self.source))
+        layers = list(zip(self._block.layers, plain.blocks, strict=True))
+        bases = {part.layer.module: (part.units, block.left, block.right) for part, block in layers}
         if not bases:
-            return found
+            return plain
         corrected = self._pass.corrected(self.source, bases)
-        blocks = tuple(
-            KroneckerBlock(block.places, block.left, block.right, corrected[one.layer.module])
-            for one, block in zip(self._block.layers, found.blocks, strict=True)
-        )
-        return KroneckerSystem(found.size, blocks, found.places, found.values)
+        blocks = tuple(replace(block, eigenvalues=corrected[part.layer.module]) for part, block in layers)
+        return replace(plain, blocks=blocks)
 
 
 def kronecker_system(restriction: Restriction, block: BlockCoverage, sums: KroneckerSums) -> KroneckerSystem:
     """The block's matrix from sums over samples, in the objective's dtype.
 
-    IndefiniteCurvature where a factor has a negative eigenvalue beyond rounding: more was subtracted than was in it.
+    Args:
+        restriction: The block, at its weights.
+        block: Which layers' output units and which single parameters it holds.
+        sums: Over samples, of at least what the block holds.
+
+    Raises:
+        IndefiniteCurvature: A factor has a negative eigenvalue beyond rounding: more was subtracted than was in it.
     """
     like = restriction.theta
     blocks = []
-    for one in block.layers:
-        own = sums.layers[one.layer.module]
+    for part in block.layers:
+        name, units = part.layer.module, part.units
+        own = sums.layers[name]
+        # E[a a^T] (I, I), and E[g g^T] (C_P, C_P) per sample
         inputs = (own.inputs / own.rows).to(like)
-        outputs = (own.outputs[one.units][:, one.units] / sums.count).to(like)
-        right_values, right = _eigen(inputs, one.layer.module)
-        left_values, left = _eigen(outputs, one.layer.module)
-        blocks.append(KroneckerBlock(one.places, left, right, torch.outer(left_values, right_values)))
+        outputs = (own.outputs[units][:, units] / sums.count).to(like)
+        right_values, right = _eigen(inputs, name)
+        left_values, left = _eigen(outputs, name)
+        # (left diag(l) left^T) (x) (right diag(r) right^T) has the eigenvalues l r^T
+        blocks.append(KroneckerBlock(part.places, left, right, torch.outer(left_values, right_values)))
     parts = [(sums.squares[name][block.within[name]] / sums.count).to(like) for name in block.diagonal]
     values = _not_negative(torch.cat(parts), "the diagonal") if parts else like.new_empty(0)
     return KroneckerSystem(restriction.size, tuple(blocks), block.places, values)
 
 
 def _eigen(factor: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, not negative, and orthonormal eigenvectors as columns."""
     values, vectors = torch.linalg.eigh((factor + factor.T) / 2)
     return _not_negative(values, f"a factor of the layer {layer!r}"), vectors
 

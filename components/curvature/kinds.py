@@ -46,9 +46,16 @@ def curvature_builder(
 ) -> CurvatureBuilder:
     """How to make a curvature of this kind.
 
-    secant: for `finite_difference`, which needs nothing else. seed: of the labels that `sampled_fisher`, `kfac` and
-    `ekfac` draw. exact: `kfac` and `ekfac` take all columns of the loss's Hessian in place of one drawn label, at as
-    many backward passes. budget_bytes: of one chunk's temporaries. ConfigurationError for a missing secant.
+    Args:
+        kind: Which one.
+        secant: For `finite_difference`, which needs nothing else.
+        seed: Of the labels that `sampled_fisher`, `kfac` and `ekfac` draw.
+        exact: `kfac` and `ekfac` take all columns of the loss's Hessian in place of one drawn label, at as many
+            backward passes.
+        budget_bytes: What one chunk's temporaries may take.
+
+    Raises:
+        ConfigurationError: The kind is `finite_difference`, and the secant is missing.
     """
     match kind:
         case CurvatureKind.GGN:

@@ -26,7 +26,14 @@ from oubli.components.solvers import full_precision
 
 @dataclass(frozen=True)
 class LinearHead:
-    """The layer's name, whether its bias is trained, its C outputs and I features (with the bias's one)."""
+    """A linear layer that holds all trained parameters and ends the model.
+
+    Attributes:
+        module: The layer's qualified name.
+        bias: Whether its bias is trained.
+        outputs: C.
+        features: I, with the bias's one.
+    """
 
     module: str
     bias: bool
@@ -34,18 +41,29 @@ class LinearHead:
     features: int
 
     def dense(self, objective: Objective, theta: Tensor, source: SampleSource, budget_bytes: int) -> Tensor:
-        """n * G, a (d, d) symmetric matrix in the order of theta."""
+        """n * G.
+
+        Args:
+            objective: The model and its loss.
+            theta: (d,) weights.
+            source: The n samples.
+            budget_bytes: What one chunk's temporaries may take.
+
+        Returns:
+            (d, d), symmetric, in the order of theta.
+        """
         width, outputs = self.features, self.outputs
         total = theta.new_zeros(outputs, outputs, width, width)
         sample_bytes = 4 * (width + outputs**2) * theta.dtype.itemsize
         for features, inner in self._chunks(objective, theta, source, samples_per_chunk(sample_bytes, budget_bytes)):
             with full_precision():
-                for one in range(outputs):
-                    for other in range(one + 1):
-                        total[one, other].addmm_((features * inner[:, one, other, None]).T, features)
-        for one in range(outputs):
-            for other in range(one):
-                total[other, one] = total[one, other].T
+                for row in range(outputs):
+                    for column in range(row + 1):
+                        # sum_i B_i[row, column] a_i a_i^T
+                        total[row, column].addmm_((features * inner[:, row, column, None]).T, features)
+        for row in range(outputs):
+            for column in range(row):
+                total[column, row] = total[row, column].T
         flat = total.transpose(1, 2).reshape(outputs * width, outputs * width)
         order = torch.arange(outputs * width, device=theta.device).reshape(outputs, width)
         if self.bias:
@@ -80,13 +98,15 @@ class LinearHead:
 def find_linear_head(objective: Objective, inputs: Tensor) -> LinearHead | None:
     """The head, where all trained parameters are one Linear's and the model returns what it returns; else None.
 
-    inputs: (1, ...), prepared; run through once.
+    Args:
+        objective: The model and its loss.
+        inputs: (1, ...), prepared; run through once.
     """
     names = {id(parameter): name for name, parameter in objective.module.named_parameters()}
     for name, module in objective.module.named_modules():
         if not isinstance(module, nn.Linear):
             continue
-        own = [names.get(id(one)) for one in (module.weight, module.bias) if one is not None]
+        own = [names.get(id(parameter)) for parameter in (module.weight, module.bias) if parameter is not None]
         if own != list(objective.space.names) and own[:1] != list(objective.space.names):
             continue
         seen: list[tuple[Tensor, Tensor]] = []
@@ -109,5 +129,6 @@ def find_linear_head(objective: Objective, inputs: Tensor) -> LinearHead | None:
 
 
 def _outputs(objective: Objective, theta: Tensor, samples: Samples) -> Tensor:
+    """The model's outputs (b, C) for prepared samples."""
     with torch.no_grad():
         return objective.outputs(objective.space.unflatten(theta), samples.inputs)

@@ -14,7 +14,11 @@ from oubli.components.solvers import DenseSystem, System
 
 @dataclass(frozen=True)
 class MatrixCurvature:
-    """matrix (d_P, d_P), symmetric."""
+    """A curvature that is known as a matrix.
+
+    Attributes:
+        matrix: (d_P, d_P), symmetric.
+    """
 
     matrix: Tensor
 
@@ -24,7 +28,7 @@ class MatrixCurvature:
         return len(self.matrix)
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector (d_P,)."""
+        """The product with a vector (d_P,); (d_P,)."""
         return self.matrix @ vector
 
     def dense(self) -> Tensor:

@@ -25,10 +25,19 @@ _IGNORED = -100  # torch's cross-entropy leaves such labels out
 
 
 def exact_roots(objective: Objective, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
-    """K vectors (b, ...) in the outputs' shape; detached.
+    """All roots of B: K vectors u_k with sum_k u_k u_k^T = B; for a loss from elsewhere by an eigendecomposition.
 
-    For a loss from elsewhere from an eigendecomposition of B: IndefiniteCurvature where B has a negative eigenvalue,
-    NonFiniteInput where it is not finite.
+    Args:
+        objective: The model and its loss.
+        outputs: (b, ...) of the model.
+        labels: (b, ...).
+
+    Returns:
+        K tensors (b, ...) in the outputs' shape, detached.
+
+    Raises:
+        IndefiniteCurvature: B has a negative eigenvalue.
+        NonFiniteInput: B is not finite.
     """
     outputs = outputs.detach()
     elements = outputs[0].numel()
@@ -47,9 +56,19 @@ def exact_roots(objective: Objective, outputs: Tensor, labels: Tensor) -> Iterat
 
 
 def sampled_root(objective: Objective, outputs: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-    """One vector (b, ...) with E[u u^T] = B, drawn from the samples' keys (b,).
+    """One random u with E[u u^T] = B.
 
-    ConfigurationError for a loss from elsewhere: it predicts no distribution to draw a label from.
+    Args:
+        objective: The model and its loss.
+        outputs: (b, ...) of the model.
+        labels: (b, ...).
+        keys: (b,) int64 `draws.sample_keys`, from which the labels are drawn.
+
+    Returns:
+        (b, ...) in the outputs' shape, detached.
+
+    Raises:
+        ConfigurationError: The loss is from elsewhere: it predicts no distribution to draw a label from.
     """
     outputs = outputs.detach()
     elements = outputs[0].numel()
@@ -86,15 +105,16 @@ def _cross_entropy_roots(outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
     classes, positions = probability.shape[1:]
     for at in range(positions):
         here = probability[:, :, at]
-        for one in range(classes):
+        for label in range(classes):
             root = torch.zeros_like(probability)
             root[:, :, at] = -here
-            root[:, one, at] += 1
-            root[:, :, at] *= (here[:, one] * counted[:, at] / positions).sqrt()[:, None]
+            root[:, label, at] += 1
+            root[:, :, at] *= (here[:, label] * counted[:, at] / positions).sqrt()[:, None]
             yield root.reshape(outputs.shape)
 
 
 def _cross_entropy_draw(outputs: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    """(p - e_c) / sqrt(T) at each position, for a class c drawn from p."""
     probability = outputs.softmax(1).flatten(2) if outputs.ndim > 2 else outputs.softmax(1)[:, :, None]
     classes, positions = probability.shape[1:]
     counted = (labels != _IGNORED).reshape(len(outputs), -1).to(outputs)
@@ -118,10 +138,17 @@ def _root_by_eigenvalues(objective: Objective, outputs: Tensor, labels: Tensor) 
 
 
 def root_rows(inner: Tensor) -> Tensor:
-    """(b, K, K) rows r with R^T R = B for B (b, K, K).
+    """The root of each of several matrices.
 
-    IndefiniteCurvature where some B has a negative eigenvalue: no real root exists. NonFiniteInput where one is not
-    finite.
+    Args:
+        inner: B (b, K, K), symmetric.
+
+    Returns:
+        R (b, K, K) with R^T R = B.
+
+    Raises:
+        IndefiniteCurvature: Some B has a negative eigenvalue: no real root exists.
+        NonFiniteInput: Some B is not finite.
     """
     if not bool(torch.isfinite(inner).all()):
         raise NonFiniteInput(

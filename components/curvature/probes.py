@@ -13,9 +13,14 @@ TRACE_PROBES = 16
 
 
 def random_signs(count: int, like: Tensor) -> Tensor:
-    """(count, d_P) of +1 and -1 in the dtype and on the device of `like` (d_P,), from a fixed seed.
+    """Random +1 and -1 from a fixed seed, drawn on the CPU: the same block gives the same signs everywhere.
 
-    Drawn on the CPU: the same block gives the same signs everywhere.
+    Args:
+        count: How many vectors.
+        like: (d_P,), whose dtype and device the signs have.
+
+    Returns:
+        (count, d_P).
     """
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (count, len(like)), generator=generator, dtype=torch.int8) * 2 - 1

@@ -26,7 +26,7 @@ class Curvature(Protocol):
         ...
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector (d_P,)."""
+        """The product with a vector (d_P,); (d_P,)."""
         ...
 
     def dense(self) -> Tensor:

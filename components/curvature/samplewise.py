@@ -20,8 +20,12 @@ OfSample = Callable[..., Tensor]
 class SampleMap:
     """`batched` under `torch.func.vmap`; `single`, one sample at a time, where an operation has no rule for it.
 
-    Recurrent cells have none. Once vmap has refused, it is not asked again. `single` is the same function, made so
-    that it uses no vmap inside either; None takes `batched`.
+    Recurrent cells have none. Once vmap has refused, it is not asked again.
+
+    Attributes:
+        batched: The function of one sample.
+        single: The same function, made so that it uses no vmap inside either; None takes `batched`.
+        refused: Whether vmap has refused.
     """
 
     batched: OfSample
@@ -29,7 +33,14 @@ class SampleMap:
     refused: bool = field(default=False, init=False)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """(b, ...) of arguments (b, ...), detached."""
+        """The function of each sample.
+
+        Args:
+            *arguments: (b, ...) each, one row a sample.
+
+        Returns:
+            (b, ...), detached.
+        """
         if not self.refused:
             try:
                 return vmap(self.batched)(*arguments).detach()

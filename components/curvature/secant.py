@@ -23,7 +23,16 @@ from oubli.components.solvers import System, WoodburySystem
 
 @dataclass(frozen=True)
 class Secant:
-    """step (d,): w_last - w_before; change (d,): the gradient of the mean loss at w_last less that at w_before."""
+    """How far the weights and the gradient moved between two states of training.
+
+    Attributes:
+        step: (d,) w_last - w_before.
+        change: (d,) the gradient of the mean loss at w_last less that at w_before.
+
+    Raises:
+        ConfigurationError: They are no flat vectors of one length.
+        NonFiniteInput: One is not finite.
+    """
 
     step: Tensor
     change: Tensor
@@ -43,8 +52,15 @@ class Secant:
 class FiniteDifference:
     """B on the block: the rows of y that lie in it, over the same y^T s of all parameters.
 
-    y^T s is the curvature of the whole step, so a block's matrix is the block of the whole one. Raises
-    IndefiniteCurvature where y^T s <= 0: the objective curved downwards between the two states.
+    y^T s is the curvature of the whole step, so a block's matrix is the block of the whole one.
+
+    Attributes:
+        restriction: The block, at its weights.
+        secant: Of the whole objective.
+
+    Raises:
+        ConfigurationError: The secant is of another number of parameters.
+        IndefiniteCurvature: y^T s <= 0: the objective curved downwards between the two states.
     """
 
     restriction: Restriction
@@ -77,7 +93,7 @@ class FiniteDifference:
         return (y / along.to(y).sqrt())[None]
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """B v for v (d_P,)."""
+        """B v for v (d_P,); (d_P,)."""
         row = self.factor[0]
         return row * row.dot(vector)
 

@@ -30,12 +30,20 @@ def codec(
 ) -> float | None:
     """T(Y, Z), or T(Y, Z | X) where `given` is passed, in float64 and O(N^2 q) time [AC21, section 2].
 
-    response: (N,), Y. columns: (N,) or (N, q), Z. given: (N,) or (N, q), X. Distances are Euclidean and of
-    the values as they are: standardise first where the columns' units differ. Among equally near neighbours
-    one is drawn uniformly from `generator`.
+    Distances are Euclidean and of the values as they are: standardise first where the columns' units differ.
 
-    None where nothing is left to explain: Y is constant, or already a function of X. Raises NonFiniteInput
-    for NaN or infinity and ConfigurationError for shapes that do not match.
+    Args:
+        response: (N,), Y.
+        columns: (N,) or (N, q), Z.
+        given: (N,) or (N, q), X.
+        generator: draws uniformly among equally near neighbours.
+
+    Returns:
+        The coefficient; None where nothing is left to explain: Y is constant, or already a function of X.
+
+    Raises:
+        NonFiniteInput: a value is NaN or infinite.
+        ConfigurationError: the shapes do not match.
     """
     ranks, free, fixed = _variables(response, columns, given)
     if fixed is None:
@@ -57,13 +65,23 @@ def l_codec(
 ) -> float | None:
     """`codec` on columns with a little Gaussian noise, which leaves no ties to search for [M22, section 4].
 
-    O(N log N) for few columns. noise_scale is in standard deviations of each column; X's noise is drawn
-    first, then Z's, column by column. The response keeps its values: its ties are counted by R and L
-    without any search, and noise there would bring T(Y, Y + noise) from 1 down to 1/2 for a binary Y.
+    O(N log N) for few columns. The response keeps its values: its ties are counted by R and L without any search, and
+    noise there would bring T(Y, Y + noise) from 1 down to 1/2 for a binary Y. A column that does not vary gets noise
+    too, far below that of any that does: alone, it draws neighbours at random, as `codec` does.
 
-    A column that does not vary gets noise too, far below that of any that does: alone, it draws neighbours at
-    random, as `codec` does. None and errors as in `codec`; ConfigurationError also where noise_scale is not positive
-    and finite.
+    Args:
+        response: (N,), Y.
+        columns: (N,) or (N, q), Z.
+        given: (N,) or (N, q), X.
+        noise_scale: standard deviation of the noise, in standard deviations of each column.
+        generator: draws X's noise first, then Z's, column by column.
+
+    Returns:
+        As `codec`.
+
+    Raises:
+        NonFiniteInput: a value is NaN or infinite.
+        ConfigurationError: the shapes do not match, or `noise_scale` is not positive and finite.
     """
     ranks, free, fixed = _variables(response, columns, given)
     if fixed is None:

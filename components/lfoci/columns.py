@@ -38,10 +38,15 @@ BLOCK = 32
 
 
 def as_rows(values: ArrayLike | Tensor, name: str, ndim: int) -> NDArray[np.floating]:
-    """`values` as a floating-point array of `ndim` axes and at least 2 rows, on the host.
+    """Values as a floating-point array on the host.
 
-    float32 and float64 are kept as they are, everything else becomes float64. Raises ConfigurationError for
-    another shape.
+    Args:
+        values: float32 and float64 are kept as they are, everything else becomes float64.
+        name: of the values, for the message.
+        ndim: how many axes they must have.
+
+    Raises:
+        ConfigurationError: there are other axes, or fewer than 2 rows.
     """
     if isinstance(values, Tensor):
         host = values.detach().cpu()
@@ -59,7 +64,15 @@ def as_rows(values: ArrayLike | Tensor, name: str, ndim: int) -> NDArray[np.floa
 
 
 def refuse_non_finite(array: NDArray[np.floating], name: str) -> None:
-    """Raise NonFiniteInput for the first column of (N,) or (N, p) that holds NaN or infinity, if any does."""
+    """Refuse NaN and infinity.
+
+    Args:
+        array: (N,) or (N, p).
+        name: of the array, for the message.
+
+    Raises:
+        NonFiniteInput: a column holds one; the message names the first.
+    """
     columns = array.reshape(len(array), -1)
     finite = np.isfinite(columns)
     if finite.all():
@@ -84,9 +97,18 @@ def power_of_two(largest: Floats) -> Floats:
 
 
 def with_noise(matrix: Floats, noise_scale: float, generator: np.random.Generator) -> Floats:
-    """(q, N) columns, one a row, each less its least value, plus N(0, (noise_scale * its standard deviation)^2).
+    """Columns less their least values, plus N(0, (noise_scale * their standard deviation)^2).
 
-    The noise is LEAST_NOISE at least. Raises ConfigurationError where the noise scale is not a positive number.
+    Args:
+        matrix: (q, N), one column a row.
+        noise_scale: in standard deviations of a column; the noise is LEAST_NOISE at least.
+        generator: draws the noise.
+
+    Returns:
+        (q, N).
+
+    Raises:
+        ConfigurationError: the noise scale is not positive and finite.
     """
     check_noise_scale(noise_scale)
     # No distance changes, while noise beside a large offset would be rounded away.
@@ -109,9 +131,11 @@ def check_noise_scale(noise_scale: float) -> None:
 class Columns:
     """What a selection searches.
 
-    values: (p, N) float64, C-contiguous: each column standardised, with L-CODEC's noise. Those of constant
-    columns mean nothing.
-    usable: the columns that vary, ascending; constant: those set aside.
+    Attributes:
+        values: (p, N) float64, C-contiguous: each column standardised, with L-CODEC's noise. Those of constant columns
+            mean nothing.
+        usable: the columns that vary, ascending.
+        constant: those set aside.
     """
 
     values: Floats

@@ -37,9 +37,13 @@ class StopReason(StrEnum):
 class Selection:
     """What L-FOCI selected, and why it stopped.
 
-    order: columns, in the order taken; scores: T(Y, Z) of the first and T(Y, Z | X) of each later one, all
-    positive. stop_score: the largest score that was left, not positive, where `stop` is NO_GAIN; None
-    otherwise. constant: columns set aside because they do not vary. noise_scale: that of L-CODEC's noise.
+    Attributes:
+        order: columns, in the order taken.
+        scores: T(Y, Z) of the first and T(Y, Z | X) of each later one, all positive.
+        stop: why no more were taken.
+        stop_score: the largest score that was left, not positive, where `stop` is NO_GAIN; None otherwise.
+        constant: columns set aside because they do not vary.
+        noise_scale: of L-CODEC's noise, in standard deviations of a column.
     """
 
     order: tuple[int, ...]
@@ -54,9 +58,11 @@ class Engine(Protocol):
     """Finds the next column; every engine finds the same ones."""
 
     def best(self) -> tuple[int, int]:
-        """The column whose neighbours, beside those taken, fall short least in rank; and that shortfall.
+        """The next column.
 
-        Equal shortfalls: the lower column.
+        Returns:
+            The column whose neighbours, beside those taken, fall short least in rank (of equals, the lower column), and
+            that shortfall.
         """
         ...
 
@@ -75,18 +81,24 @@ def l_foci(
     threads: int | None = None,
     device: torch.device | str | None = None,
 ) -> Selection:
-    """Select columns of (N, p) `activations` that together explain the (N,) `losses`; N from 2, p from 1.
+    """Select the columns of a table that together explain a response.
 
-    Columns are standardised, constant ones set aside, and noise of `noise_scale` standard deviations drawn
-    for each from children of `generator` (columns.py). Then the column with the largest T(Y, Z), and again
-    and again the one with the largest T(Y, Z | X), X being those taken so far, until the largest is <= 0.
-    Equal scores: the lower column. At most `max_columns` are taken.
+    Columns are standardised, constant ones set aside, and noise added to the others (columns.py). Then the column with
+    the largest T(Y, Z) is taken, and again and again the one with the largest T(Y, Z | X), X being those taken so far,
+    until the largest is <= 0. Of equal scores, the lower column is taken.
 
-    Runs on `device` (None: that of the activations), on the CPU with `threads` threads (None: every core).
-    The result depends on neither.
+    Args:
+        activations: (N, p) table; N from 2, p from 1.
+        losses: (N,) response.
+        noise_scale: standard deviation of the noise, in standard deviations of each column.
+        generator: its children draw the noise.
+        max_columns: the most columns taken; None for no limit.
+        threads: on the CPU; None takes every core. The result does not depend on it.
+        device: where to search; None for that of the activations. The result does not depend on it.
 
-    Raises NonFiniteInput, naming the column, for NaN or infinity; ConfigurationError for shapes that do not
-    match and for a device that cannot be used.
+    Raises:
+        NonFiniteInput: a value is NaN or infinite; the message names its column.
+        ConfigurationError: the shapes do not match, or the device cannot be used.
     """
     place = _device(activations, device)
     with Crew(threads) as crew:
@@ -103,10 +115,26 @@ def l_foci_many(
     threads: int | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Selection, ...]:
-    """`l_foci` of each of S (N, p) `activations` with its (N,) `losses`, many at once.
+    """`l_foci` of many tables, several at once.
 
-    Selection i is that of l_foci with the i-th of `generator.spawn(S)`. On the CPU each of `threads` threads
-    makes whole selections, which keeps all of them busy where one small selection would not.
+    On the CPU each thread makes whole selections, which keeps all of them busy where one small selection would not.
+
+    Args:
+        activations: S tables (N, p).
+        losses: S responses (N,).
+        noise_scale: as in `l_foci`.
+        generator: selection i is that of `l_foci` with the i-th of `generator.spawn(S)`.
+        max_columns: as in `l_foci`.
+        threads: as in `l_foci`.
+        device: as in `l_foci`.
+
+    Returns:
+        S selections, in the tables' order.
+
+    Raises:
+        NonFiniteInput: a value is NaN or infinite.
+        ConfigurationError: the shapes or the numbers of tables and responses do not match, or the device cannot be
+            used.
     """
     if len(activations) != len(losses):
         raise ConfigurationError(

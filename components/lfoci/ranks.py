@@ -20,7 +20,9 @@ Floats = NDArray[np.float64]
 class Ranks:
     """R_i = #{j : Y_j <= Y_i} and L_i = #{j : Y_j >= Y_i} of [AC21, section 2].
 
-    below: (N,) int64, R; above: (N,) int64, L.
+    Attributes:
+        below: (N,) int64, R.
+        above: (N,) int64, L.
     """
 
     below: Integers
@@ -42,7 +44,10 @@ class Ranks:
     def shortfall(self, neighbours: Integers) -> int:
         """sum_i R_i - min(R_i, R_nu(i)): 0 where no neighbour ranks below its point.
 
-        neighbours: (N,) int64, nu(i). Both coefficients are affine in it, and fall as it grows.
+        Both coefficients are affine in it, and fall as it grows.
+
+        Args:
+            neighbours: (N,) int64, nu(i).
         """
         return int(np.maximum(self.below - self.below[neighbours], 0).sum())
 

@@ -29,8 +29,10 @@ _TRANSPARENT = (nn.Flatten, nn.Identity, nn.Dropout)
 class FrozenHead:
     """The trained head of a model whose other parameters are frozen.
 
-    name: the head's qualified name. objective: of the head on features; its theta is that of the whole objective,
-    scalar for scalar. linear: whether the head is one linear layer, so that the outputs are linear in the parameters.
+    Attributes:
+        name: The head's qualified name.
+        objective: Of the head on features; its theta is that of the whole objective, scalar for scalar.
+        linear: Whether the head is one linear layer, so that the outputs are linear in the parameters.
     """
 
     name: str
@@ -41,7 +43,10 @@ class FrozenHead:
     def features(self, source: SampleSource, *, budget_bytes: int = FEATURE_BYTES) -> SampleSource:
         """The source with the head's inputs in place of the model's.
 
-        Held in memory, on the objective's device, up to `budget_bytes`; beyond, computed at each pass.
+        Args:
+            source: The samples as the model takes them.
+            budget_bytes: Up to which the features are held in memory, on the objective's device; beyond, they are
+                computed at each pass.
         """
         mapped = _FeatureSource(self, source)
         if len(source) == 0:
@@ -50,16 +55,17 @@ class FrozenHead:
         if row.nbytes * len(source) > budget_bytes:
             return mapped
         parts = list(mapped.batches(pass_chunk(self._whole, source, MEMORY_BUDGET_BYTES)))
-        return Samples(torch.cat([one.inputs for one in parts]), torch.cat([one.labels for one in parts]))
+        return Samples(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))
 
     def _of(self, inputs: Tensor) -> Tensor:
         """The head's input for prepared model inputs (b, ...)."""
-        seen = _calls_of(self._whole, self.name, inputs)
-        return seen[0][0]
+        return _calls_of(self._whole, self.name, inputs)[0][0]
 
 
 @dataclass(frozen=True)
 class _FeatureSource:
+    """Features that are computed at each pass."""
+
     head: FrozenHead
     source: SampleSource
 
@@ -76,40 +82,49 @@ def frozen_head(objective: Objective, source: SampleSource) -> FrozenHead | None
     """The head that holds every trained parameter and gives the model's output; None where there is none.
 
     A head is called once, with one tensor whose first axis is the batch, and what it returns is what the model
-    returns. That is seen on the first sample of `source`. A parameter tied to one of the backbone rules it out, since
-    the backbone would move with it.
+    returns. A parameter tied to one of the backbone rules it out, since the backbone would move with it.
+
+    Args:
+        objective: The whole model and its loss.
+        source: Whose first sample shows what the head is called with.
+
+    Raises:
+        ConfigurationError: The source is empty.
     """
     if len(objective.space.names) == len(dict(objective.module.named_parameters())):
         return None
     name = _common_module(objective.space.names)
-    if not name:
+    if not name or _is_tied(objective.module, name):
+        return None
+    if not _ends_model(objective, name, first_sample(objective, source)):
         return None
     head = objective.module.get_submodule(name)
-    inside = {id(parameter) for parameter in head.parameters()}
-    outside = {
-        id(parameter)
-        for path, module in objective.module.named_modules()
-        if path != name and not path.startswith(f"{name}.")
-        for parameter in module.parameters(recurse=False)
-    }
-    if inside & outside:
-        return None
-    first = first_sample(objective, source)
-    pair = torch.cat([first, first])
-    calls = _calls_of(objective, name, pair)
-    with torch.no_grad():
-        outputs = objective.outputs({}, pair)
-    if len(calls) != 1 or len(calls[0][0]) != len(pair) or not torch.equal(calls[0][1], outputs):
-        return None
     own = Objective(
         head,
         objective.loss,
         objective.l2,
         device=objective.device,
         dtype=objective.dtype,
-        trained=tuple(each.removeprefix(f"{name}.") for each in objective.space.names),
+        trained=tuple(parameter.removeprefix(f"{name}.") for parameter in objective.space.names),
     )
     return FrozenHead(name, own, _is_linear(head), objective)
+
+
+def on_head(
+    objective: Objective, source: SampleSource, *, budget_bytes: int = FEATURE_BYTES
+) -> tuple[Objective, SampleSource]:
+    """The head and its features where there is a frozen backbone, else the objective and the source themselves.
+
+    Args:
+        objective: The whole model and its loss.
+        source: The samples as the model takes them.
+        budget_bytes: Up to which features are held in memory.
+
+    Raises:
+        ConfigurationError: The source is empty.
+    """
+    head = frozen_head(objective, source)
+    return (objective, source) if head is None else (head.objective, head.features(source, budget_bytes=budget_bytes))
 
 
 def _common_module(names: tuple[str, ...]) -> str:
@@ -120,6 +135,27 @@ def _common_module(names: tuple[str, ...]) -> str:
             break
         shared.append(steps[0])
     return ".".join(shared)
+
+
+def _is_tied(module: nn.Module, name: str) -> bool:
+    """Whether a parameter of the submodule `name` is one of the rest of the module, too."""
+    inside = {id(parameter) for parameter in module.get_submodule(name).parameters()}
+    outside = {
+        id(parameter)
+        for path, part in module.named_modules()
+        if path != name and not path.startswith(f"{name}.")
+        for parameter in part.parameters(recurse=False)
+    }
+    return bool(inside & outside)
+
+
+def _ends_model(objective: Objective, name: str, inputs: Tensor) -> bool:
+    """Whether the submodule is called once, with one tensor of a row per sample, and returns the model's output."""
+    pair = torch.cat([inputs, inputs])
+    calls = _calls_of(objective, name, pair)
+    with torch.no_grad():
+        outputs = objective.outputs({}, pair)
+    return len(calls) == 1 and len(calls[0][0]) == len(pair) and torch.equal(calls[0][1], outputs)
 
 
 def _calls_of(objective: Objective, name: str, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -45,7 +45,12 @@ class PerSampleWay(StrEnum):
 
 @dataclass(frozen=True)
 class RemovedGradient:
-    """What an update needs of the removed samples: total (d,), the sum of their loss gradients; count, m of them."""
+    """What an update needs of the removed samples.
+
+    Attributes:
+        total: (d,) sum of their loss gradients.
+        count: m.
+    """
 
     total: Tensor
     count: int
@@ -63,7 +68,13 @@ class RemovedGradient:
 def per_sample_way(objective: Objective, theta: Tensor, source: SampleSource) -> PerSampleWay:
     """VMAP where it can run the model on the source's first sample, ONE_BY_ONE where it raises.
 
-    Raises ConfigurationError for an empty source, and for a model that draws random numbers in evaluation mode.
+    Args:
+        objective: The model and its loss.
+        theta: (d,) weights.
+        source: Read no further than its first sample.
+
+    Raises:
+        ConfigurationError: The source is empty, or the model draws random numbers in evaluation mode.
     """
     first_sample(objective, source)  # refuses an empty source
     samples = objective.prepare(next(iter(source.batches(1))))
@@ -93,9 +104,20 @@ def per_sample_gradients(
     budget_bytes: int = MEMORY_BUDGET_BYTES,
     way: PerSampleWay | None = None,
 ) -> Iterator[Tensor]:
-    """Chunks (b, d) of per-sample loss gradients, in the source's order; as large as `budget_bytes` allows.
+    """Per-sample loss gradients, in the source's order.
 
-    way: None has `per_sample_way` decide, once.
+    Args:
+        objective: The model and its loss.
+        theta: (d,) weights.
+        source: The samples.
+        budget_bytes: What one chunk's temporaries may take.
+        way: None has `per_sample_way` decide, once.
+
+    Returns:
+        Chunks (b, d), as large as the budget allows.
+
+    Raises:
+        ConfigurationError: As for `per_sample_way`.
     """
     # A sample costs its gradient row, a working copy of it, and its activations with their gradients.
     row_bytes = objective.space.d * objective.dtype.itemsize
@@ -107,18 +129,23 @@ def per_sample_gradients(
         yield rows(objective, theta, objective.prepare(batch))
 
 
-def gradient_norms(
-    objective: Objective, theta: Tensor, source: SampleSource, *, budget_bytes: int = MEMORY_BUDGET_BYTES
-) -> Tensor:
-    """Euclidean norms (n,) of the per-sample loss gradients."""
-    chunks = per_sample_gradients(objective, theta, source, budget_bytes=budget_bytes)
-    return torch.cat([torch.linalg.vector_norm(chunk, dim=1) for chunk in chunks])
-
-
 def gradient_sum(
     objective: Objective, theta: Tensor, source: SampleSource, *, budget_bytes: int = MEMORY_BUDGET_BYTES
 ) -> Tensor:
-    """Sum over the source of the loss gradients, (d,), by ordinary batched backward passes."""
+    """Sum of the loss gradients, by ordinary batched backward passes.
+
+    Args:
+        objective: The model and its loss.
+        theta: (d,) weights.
+        source: The samples.
+        budget_bytes: What one chunk's temporaries may take.
+
+    Returns:
+        (d,).
+
+    Raises:
+        ConfigurationError: The source is empty.
+    """
     gradient = torch.zeros_like(theta)
     for batch in source.batches(pass_chunk(objective, source, budget_bytes)):
         gradient += _summed(objective, theta, objective.prepare(batch))
@@ -126,7 +153,19 @@ def gradient_sum(
 
 
 def objective_gradient(objective: Objective, theta: Tensor, source: SampleSource) -> Tensor:
-    """grad F(theta) over the source, L2 term included, (d,)."""
+    """grad F(theta) over a source, L2 term included.
+
+    Args:
+        objective: F.
+        theta: (d,) weights.
+        source: The samples.
+
+    Returns:
+        (d,).
+
+    Raises:
+        ConfigurationError: The source is empty.
+    """
     return gradient_sum(objective, theta, source) / len(source) + objective.l2 * theta
 
 
@@ -143,7 +182,7 @@ def _mapped(objective: Objective, theta: Tensor, samples: Samples) -> Tensor:
 
 def _one_by_one(objective: Objective, theta: Tensor, samples: Samples) -> Tensor:
     """Rows (b, d) for prepared samples, one backward pass each."""
-    return torch.stack([_summed(objective, theta, one) for one in samples.batches(1)])
+    return torch.stack([_summed(objective, theta, sample) for sample in samples.batches(1)])
 
 
 def _summed(objective: Objective, theta: Tensor, samples: Samples) -> Tensor:

@@ -30,18 +30,48 @@ class Loss(StrEnum):
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """outputs (b, C) or (b, C, T...) logits; labels (b,) or (b, T...) int64 classes; returns (b,)."""
+    """Cross-entropy of the softmax.
+
+    Args:
+        outputs: (b, C) or (b, C, T...) logits.
+        labels: (b,) or (b, T...) int64 classes.
+
+    Returns:
+        (b,).
+    """
     return _per_sample(functional.cross_entropy(outputs, labels, reduction="none"))
 
 
 def bce_with_logits(outputs: Tensor, labels: Tensor) -> Tensor:
-    """outputs (b, ...) logits; labels the same number of 0/1 targets, any dtype; returns (b,)."""
+    """Binary cross-entropy of the sigmoid.
+
+    Args:
+        outputs: (b, ...) logits.
+        labels: The same number of 0/1 targets, of any dtype.
+
+    Returns:
+        (b,).
+
+    Raises:
+        ConfigurationError: There are more or fewer labels than outputs.
+    """
     targets = _as_targets(outputs, labels)
     return _per_sample(functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none"))
 
 
 def mse(outputs: Tensor, labels: Tensor) -> Tensor:
-    """outputs (b, ...); labels the same number of targets; returns (b,) mean squared errors."""
+    """Mean squared error.
+
+    Args:
+        outputs: (b, ...).
+        labels: The same number of targets.
+
+    Returns:
+        (b,).
+
+    Raises:
+        ConfigurationError: There are more or fewer labels than outputs.
+    """
     return _per_sample(functional.mse_loss(outputs, _as_targets(outputs, labels), reduction="none"))
 
 
@@ -59,10 +89,18 @@ def loss_kind(function: LossFunction) -> Loss | None:
 
 
 def correct_predictions(loss: Loss | None, outputs: Tensor, labels: Tensor) -> Tensor | None:
-    """How right each sample's prediction is: (b,) fractions of its labels, None where no rule exists.
+    """How right each sample's prediction is.
 
     Cross-entropy: the largest logit is the class. Binary cross-entropy: a positive logit is class 1.
     Squared errors and losses from elsewhere have no notion of a correct prediction.
+
+    Args:
+        loss: By name; None for one from elsewhere.
+        outputs: (b, ...) of the model.
+        labels: (b, ...), as the loss takes them.
+
+    Returns:
+        (b,) float64 fractions of each sample's labels; None where no rule exists.
     """
     if loss is Loss.CROSS_ENTROPY:
         return _per_sample((outputs.argmax(1) == labels).to(torch.float64))
@@ -72,7 +110,15 @@ def correct_predictions(loss: Loss | None, outputs: Tensor, labels: Tensor) -> T
 
 
 def log_probabilities(loss: Loss | None, outputs: Tensor) -> Tensor | None:
-    """The predictive distributions, (b, C, ...) log-probabilities over axis 1; None where there is none."""
+    """The predictive distributions.
+
+    Args:
+        loss: By name; None for one from elsewhere.
+        outputs: (b, ...) logits.
+
+    Returns:
+        (b, C, ...) log-probabilities over axis 1; None where there is no distribution.
+    """
     if loss is Loss.CROSS_ENTROPY:
         return functional.log_softmax(outputs, dim=1)
     if loss is Loss.BCE_WITH_LOGITS:

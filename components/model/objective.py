@@ -33,8 +33,19 @@ class Objective:
     """F(w) for a module, a per-sample loss and an L2 coefficient.
 
     The module is copied: the caller's own is neither changed nor kept. A call swaps weights into the copy, so one
-    objective serves one thread at a time. `dtype` and `device` are those of every computation; sample tensors are
-    moved to them batch by batch. `trained` names the parameters, or the modules, that were trained; None means all.
+    objective serves one thread at a time.
+
+    Attributes:
+        module: The model; here the copy, in evaluation mode.
+        loss: (outputs (b, ...), labels (b, ...)) -> losses (b,).
+        l2: Finite and not negative.
+        device: Of every computation; sample tensors are moved to it batch by batch.
+        dtype: Of every computation, a floating-point type.
+        trained: Names of the parameters, or of the modules, that were trained; None means all.
+        space: The trained parameters as one flat vector.
+
+    Raises:
+        ConfigurationError: l2 or dtype cannot be, or `trained` fits no parameters.
     """
 
     module: nn.Module
@@ -72,7 +83,18 @@ class Objective:
         return samples.to(self.device, self.dtype)
 
     def outputs(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """The module's outputs (b, ...) for prepared inputs (b, ...) and weights by name."""
+        """The module's outputs.
+
+        Args:
+            parameters: Weights by name; those that are left out are the module's own.
+            inputs: (b, ...), prepared.
+
+        Returns:
+            (b, ...).
+
+        Raises:
+            ConfigurationError: The module returns something else than one tensor.
+        """
         with without_fast_path():
             outputs = functional_call(self.module, dict(parameters), (inputs,))
         if not isinstance(outputs, Tensor):
@@ -83,7 +105,18 @@ class Objective:
         return outputs
 
     def losses(self, theta: Tensor, samples: Samples) -> Tensor:
-        """Per-sample losses (b,) of prepared samples, without the L2 term; differentiable in theta."""
+        """Per-sample losses, without the L2 term; differentiable in theta.
+
+        Args:
+            theta: (d,) weights.
+            samples: b prepared samples.
+
+        Returns:
+            (b,).
+
+        Raises:
+            ConfigurationError: The loss returns something else than one number per sample.
+        """
         losses = self.loss(self.outputs(self.space.unflatten(theta), samples.inputs), samples.labels)
         if losses.shape != (len(samples),):
             raise ConfigurationError(
@@ -97,7 +130,12 @@ class Objective:
         return 0.5 * self.l2 * theta.dot(theta)
 
     def check(self, theta: Tensor) -> None:
-        """NonFiniteInput or ConfigurationError where theta is not a usable (d,) weight vector."""
+        """Whether theta is a usable (d,) weight vector.
+
+        Raises:
+            ConfigurationError: It has another shape.
+            NonFiniteInput: A weight is NaN or infinite.
+        """
         self.space.unflatten(theta)
         bad = int((~torch.isfinite(theta)).sum())
         if bad:

@@ -21,17 +21,27 @@ from oubli.components.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """Names and shapes of a module's trained parameter tensors, in `named_parameters()` order."""
+    """A module's trained parameter tensors, in `named_parameters()` order.
+
+    Attributes:
+        names: Qualified names.
+        shapes: Of the tensors.
+    """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
 
     @classmethod
     def of(cls, module: nn.Module, trained: Sequence[str] | None = None) -> ParameterSpace:
-        """The space of `module`, or of the part of it that was trained.
+        """The space of a module, or of the part of it that was trained.
 
-        trained: qualified names of parameters, or of modules whose parameters all count; None means every parameter.
-        ConfigurationError where nothing is left, where a name fits nothing, or for complex or integer parameters.
+        Args:
+            module: The model.
+            trained: Qualified names of parameters, or of modules whose parameters all count; None means every
+                parameter.
+
+        Raises:
+            ConfigurationError: Nothing is left, a name fits nothing, or a parameter is complex or an integer.
         """
         named = dict(module.named_parameters())
         if not named:
@@ -59,7 +69,11 @@ class ParameterSpace:
         return self.offsets[-1]
 
     def range_of(self, name: str) -> range:
-        """Flat positions of the tensor `name`."""
+        """Flat positions of the tensor `name`.
+
+        Raises:
+            ConfigurationError: No trained parameter is called so.
+        """
         try:
             position = self.names.index(name)
         except ValueError:
@@ -69,18 +83,35 @@ class ParameterSpace:
         return range(self.offsets[position], self.offsets[position + 1])
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """One (d,) vector from tensors by name; other names in the mapping (buffers) are left alone."""
+        """One flat vector.
+
+        Args:
+            tensors: By name, each in its shape; other names in the mapping (buffers) are left alone.
+
+        Returns:
+            (d,).
+
+        Raises:
+            ConfigurationError: A tensor is missing or has another shape.
+        """
         for name, shape in zip(self.names, self.shapes, strict=True):
             if name not in tensors or tensors[name].shape != shape:
-                found = tuple(tensors[name].shape) if name in tensors else "nothing"
+                given = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ConfigurationError(
-                    f"Parameter {name!r}: expected shape {tuple(shape)}, found {found}.",
+                    f"Parameter {name!r}: expected shape {tuple(shape)}, found {given}.",
                     remedy="Pass the weights of the same architecture.",
                 )
         return torch.cat([tensors[name].reshape(-1) for name in self.names])
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Views of `theta` (d,) by name, each in its shape; differentiable."""
+        """Views of a flat vector by name, each in its shape; differentiable.
+
+        Args:
+            theta: (d,).
+
+        Raises:
+            ConfigurationError: theta has another shape.
+        """
         if theta.shape != (self.d,):
             raise ConfigurationError(
                 f"Expected a flat vector of {self.d} parameters, found shape {tuple(theta.shape)}.",
@@ -95,7 +126,15 @@ class ParameterSpace:
         return self.flatten({name: value.detach() for name, value in module.named_parameters()}).clone()
 
     def write(self, theta: Tensor, module: nn.Module) -> None:
-        """Copy `theta` (d,) into the module's parameters, rounding to their dtype."""
+        """Copy a flat vector into a module's parameters, rounding to their dtype.
+
+        Args:
+            theta: (d,).
+            module: Changed in place.
+
+        Raises:
+            ConfigurationError: theta has another shape.
+        """
         parameters = dict(module.named_parameters())
         with torch.no_grad():
             for name, value in self.unflatten(theta).items():
@@ -112,10 +151,10 @@ def _within(module: nn.Module, named: Mapping[str, nn.Parameter], trained: Seque
                 remedy=f"The names are: {', '.join(aliases)}.",
             )
     chosen = {id(value) for name, value in aliases.items() if any(_lies_in(name, scope) for scope in trained)}
-    found = {name: value for name, value in named.items() if id(value) in chosen}
-    if not found:
+    within = {name: value for name, value in named.items() if id(value) in chosen}
+    if not within:
         raise ConfigurationError("No parameter was trained.", remedy="Name at least one, or leave the names out.")
-    return found
+    return within
 
 
 def _lies_in(name: str, scope: str) -> bool:

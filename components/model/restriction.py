@@ -16,10 +16,18 @@ from oubli.components.model.objective import Objective
 
 @dataclass(frozen=True)
 class Restriction:
-    """`objective` at `theta` (d,), as a function of the parameters with flat indices `block`; None means all d.
+    """`objective` at `theta`, as a function of the parameters in a block.
 
-    indices: the block, (d_P,) int64, on theta's device. Only tensors that the block touches depend on the argument,
-    so that differentiation stops at the first of them.
+    Only tensors that the block touches depend on the argument, so that differentiation stops at the first of them.
+
+    Attributes:
+        objective: The model and its loss.
+        theta: (d,) weights.
+        block: (d_P,) int64 flat parameter indices in rising order; None for all d. An argument alone: see `indices`.
+        indices: (d_P,) int64, the block, on theta's device.
+
+    Raises:
+        ConfigurationError: The block is no index set.
     """
 
     objective: Objective
@@ -55,15 +63,29 @@ class Restriction:
         return tuple(name for name, low, high in zip(space.names, places, places[1:], strict=False) if low < high)
 
     @property
+    def touched_size(self) -> int:
+        """How many parameters those tensors have, in the block or not."""
+        return sum(len(self.objective.space.range_of(name)) for name in self.touched)
+
+    @property
     def values(self) -> Tensor:
         """The block's parameters, (d_P,)."""
         return self.theta[self.indices]
 
     def outputs(self, values: Tensor, inputs: Tensor) -> Tensor:
-        """The model's outputs (b, ...) with the block's parameters replaced by `values` (d_P,)."""
+        """The model's outputs with other values of the block's parameters.
+
+        Args:
+            values: (d_P,).
+            inputs: (b, ...), prepared.
+
+        Returns:
+            (b, ...).
+        """
         return self.objective.outputs(self._parameters(values), inputs)
 
     def _parameters(self, values: Tensor) -> dict[str, Tensor]:
+        """All weights by name, those of the block at `values`."""
         space = self.objective.space
         parameters = space.unflatten(self.theta)
         fixed = torch.cat([parameters[name].reshape(-1) for name in self.touched])
@@ -75,5 +97,6 @@ class Restriction:
         return parameters
 
     def _positions_in_touched(self, block: Tensor) -> Tensor:
+        """(d_P,) positions of the block in the touched tensors, one after another."""
         ranges = [self.objective.space.range_of(name) for name in self.touched]
-        return torch.searchsorted(torch.cat([torch.arange(one.start, one.stop) for one in ranges]), block)
+        return torch.searchsorted(torch.cat([torch.arange(part.start, part.stop) for part in ranges]), block)

@@ -27,7 +27,12 @@ class SampleSource(Protocol):
 class Samples:
     """Samples held in memory.
 
-    inputs: (n, ...) as the model takes them; labels: (n,) int64 classes or (n, ...) float targets.
+    Attributes:
+        inputs: (n, ...), as the model takes them.
+        labels: (n,) int64 classes, or (n, ...) float targets.
+
+    Raises:
+        ValueError: There are more or fewer labels than inputs.
     """
 
     inputs: Tensor
@@ -41,11 +46,13 @@ class Samples:
         return len(self.inputs)
 
     def batches(self, size: int) -> Iterator[Samples]:
+        """Consecutive batches of `size` samples, the last with what is left."""
         for start in range(0, len(self), size):
             chosen = slice(start, start + size)
             yield Samples(self.inputs[chosen], self.labels[chosen])
 
     def select(self, indices: Tensor) -> Samples:
+        """The samples at `indices` (k,) int64, in that order."""
         return Samples(self.inputs[indices], self.labels[indices])
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Samples:
@@ -64,9 +71,9 @@ class Joined:
     sources: tuple[SampleSource, ...]
 
     def __len__(self) -> int:
-        return sum(len(one) for one in self.sources)
+        return sum(len(source) for source in self.sources)
 
     def batches(self, size: int) -> Iterator[Samples]:
         """A batch never spans two sources, so it may be smaller than `size` anywhere."""
-        for one in self.sources:
-            yield from one.batches(size)
+        for source in self.sources:
+            yield from source.batches(size)

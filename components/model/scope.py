@@ -19,9 +19,12 @@ from oubli.components.model.parameters import ParameterSpace
 
 @dataclass(frozen=True)
 class Scope:
-    """A module's trained parameters by name, and the names of everything in its state dict that is frozen.
+    """What of a module's state dict is trained, and what is frozen.
 
-    A buffer is trained where it lies in a module that `trained` names.
+    Attributes:
+        trained: Names of the trained parameters.
+        frozen: Names of the rest of the state dict. A buffer counts as trained where it lies in a module that was named
+            as trained.
     """
 
     trained: frozenset[str]
@@ -29,7 +32,15 @@ class Scope:
 
     @classmethod
     def of(cls, module: nn.Module, trained: Sequence[str]) -> Scope:
-        """ConfigurationError where a name of `trained` fits no parameter."""
+        """The scope of a training.
+
+        Args:
+            module: The model.
+            trained: Names of the parameters, or of the modules, that are trained.
+
+        Raises:
+            ConfigurationError: A name fits no parameter.
+        """
         parameters = frozenset(ParameterSpace.of(module, trained).names)
         # A tied tensor has several names in a state dict; it is frozen under none, or under all.
         moving = {value.data_ptr() for name, value in module.named_parameters() if name in parameters}
@@ -46,7 +57,11 @@ class Scope:
         return {name: state[name].detach().cpu().clone() for name in self.frozen}
 
     def copy_frozen(self, weights: Mapping[str, Tensor], module: nn.Module) -> None:
-        """Give `module` the frozen entries of `weights`, a whole state dict.
+        """Give a module the frozen entries of other weights.
+
+        Args:
+            weights: A whole state dict.
+            module: Changed in place.
 
         Raises:
             ConfigurationError: An entry is missing or has another shape.
@@ -71,7 +86,7 @@ class Scope:
         requiring = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in self.trained)
-        hooks = [one.register_forward_pre_hook(_evaluating) for one in self._frozen_layers(module)]
+        hooks = [layer.register_forward_pre_hook(_evaluating) for layer in self._frozen_layers(module)]
         try:
             yield
         finally:
@@ -83,16 +98,17 @@ class Scope:
     def _frozen_layers(self, module: nn.Module) -> list[nn.Module]:
         """Modules in which nothing is trained, and those with a frozen buffer of their own."""
         frozen = frozenset(self.frozen)
-        found = []
-        for path, one in module.named_modules():
+        layers = []
+        for path, layer in module.named_modules():
             prefix = f"{path}." if path else ""
             nothing_trained = not any(name.startswith(prefix) for name in self.trained)
-            own = {f"{prefix}{name}" for name, _ in one.named_buffers(recurse=False)}
+            own = {f"{prefix}{name}" for name, _ in layer.named_buffers(recurse=False)}
             if nothing_trained or own & frozen:
-                found.append(one)
-        return found
+                layers.append(layer)
+        return layers
 
 
 def _evaluating(module: nn.Module, _arguments: object) -> None:
+    """A hook that puts a layer into evaluation mode."""
     # The flag alone: `eval()` would also reach trained layers inside a module that has a frozen buffer of its own.
     module.training = False

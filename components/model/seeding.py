@@ -18,6 +18,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """`factory()` with an initialisation drawn from `seed`; the global random state is as before."""
+    """A module whose initialisation is drawn from a seed; the global random state is as before.
+
+    Args:
+        factory: Builds the module.
+        seed: Of torch's generators while it does.
+    """
     with seeded(seed):
         return factory()

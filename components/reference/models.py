@@ -14,9 +14,13 @@ from oubli.components.errors import ConfigurationError
 
 
 def logistic_regression(features: int, classes: int) -> nn.Module:
-    """Multinomial logistic regression on flattened inputs (b, ...), all weights zero; returns (b, classes) logits.
+    """Multinomial logistic regression on flattened inputs, all weights zero: (b, ...) to (b, classes) logits.
 
     Convex with cross-entropy, and strictly so with an L2 term, so that the start decides nothing.
+
+    Args:
+        features: Numbers in one input.
+        classes: Logits of one output.
     """
     linear = nn.Linear(features, classes)
     nn.init.zeros_(linear.weight)
@@ -27,7 +31,17 @@ def logistic_regression(features: int, classes: int) -> nn.Module:
 def small_cnn(height: int, width: int, channels: int, classes: int, width_factor: int = 1) -> nn.Module:
     """Two 3x3 convolutions with ReLU and pooling, then one linear layer: (b, channels, H, W) to (b, classes).
 
-    8 and 16 filters times `width_factor`; 1,898 parameters for 8 x 8 grey images, 10 classes and factor 1.
+    1,898 parameters for 8 x 8 grey images, 10 classes and factor 1.
+
+    Args:
+        height: H, at least 4.
+        width: W, at least 4.
+        channels: C.
+        classes: Logits of one output.
+        width_factor: Of the 8 and 16 filters.
+
+    Raises:
+        ConfigurationError: The images are too small.
     """
     _check_size(height, width, 4)
     first, second = 8 * width_factor, 16 * width_factor
@@ -47,8 +61,18 @@ def cnn_batchnorm(height: int, width: int, channels: int, classes: int, width_fa
     """Two 3x3 convolutions with batch normalisation, ReLU and pooling, and a linear head: (b, channels, H, W) to
     (b, classes).
 
-    8 and 16 filters times `width_factor`; 9,122 parameters for 28 x 28 grey images, 10 classes and factor 1. The
-    convolutions have no bias, which the normalisation would take away again.
+    9,122 parameters for 28 x 28 grey images, 10 classes and factor 1. The convolutions have no bias, which the
+    normalisation would take away again.
+
+    Args:
+        height: H, at least 4.
+        width: W, at least 4.
+        channels: C.
+        classes: Logits of one output.
+        width_factor: Of the 8 and 16 filters.
+
+    Raises:
+        ConfigurationError: The images are too small.
     """
     _check_size(height, width, 4)
     first, second = 8 * width_factor, 16 * width_factor
@@ -67,8 +91,18 @@ def cnn_batchnorm(height: int, width: int, channels: int, classes: int, width_fa
 def small_resnet(height: int, width: int, channels: int, classes: int, width_factor: int = 1) -> nn.Module:
     """A residual network (He et al., CVPR 2016): stem, three blocks, averaging over positions, a linear head.
 
-    (b, channels, H, W) to (b, classes). 8, 16 and 32 filters times `width_factor`; stem, second and third block halve
-    the image; 19,810 parameters for grey images, 10 classes and factor 1.
+    (b, channels, H, W) to (b, classes). Stem, second and third block halve the image; 19,810 parameters for grey
+    images, 10 classes and factor 1.
+
+    Args:
+        height: H, at least 8.
+        width: W, at least 8.
+        channels: C.
+        classes: Logits of one output.
+        width_factor: Of the 8, 16 and 32 filters.
+
+    Raises:
+        ConfigurationError: The images are too small.
     """
     _check_size(height, width, 8)
     first, second, third = 8 * width_factor, 16 * width_factor, 32 * width_factor

@@ -22,25 +22,36 @@ from oubli.components.model.samples import SampleSource
 
 
 class LastEpochs:
-    """Keeps the trained weights of the last two epochs; its `record` is what a trainer calls after each.
-
-    The module must be the one that is trained, before its training.
-    """
+    """Keeps the trained weights of the last two epochs; its `record` is what a trainer calls after each."""
 
     def __init__(self, module: nn.Module, trained: Sequence[str] | None = None) -> None:
+        """Of a module that is about to be trained.
+
+        Args:
+            module: The one that is trained.
+            trained: Names of the parameters, or of the modules, that are trained; None means all.
+        """
         self._module = module
         self._trained = trained
         self._space = ParameterSpace.of(module, trained)
         self._kept: list[Tensor] = []
 
     def record(self, _epoch: int) -> None:
+        """Keep the weights of the epoch that has just ended."""
         self._kept = [*self._kept[-1:], self._space.theta_of(self._module)]
 
     def secant(self, samples: SampleSource, loss: LossFunction) -> Secant:
         """s, the weights' change over the last epoch, and y, that of the mean loss's gradient without L2 term.
 
         Both gradients are over all samples, in evaluation mode, in float64 and with the module's present buffers: the
-        change of one function. ConfigurationError where fewer than two epochs were recorded.
+        change of one function.
+
+        Args:
+            samples: The training samples.
+            loss: That was trained with.
+
+        Raises:
+            ConfigurationError: Fewer than two epochs were recorded.
         """
         if len(self._kept) < 2:
             raise ConfigurationError(

@@ -12,6 +12,7 @@ from torch.nn import functional
 from oubli.components.errors import ConfigurationError
 
 
+# Keyword arguments are the options that a training record stores.
 def text_encoder(
     vocabulary: int,
     length: int,
@@ -26,9 +27,23 @@ def text_encoder(
 ) -> nn.Module:
     """A transformer encoder (Vaswani et al., NeurIPS 2017) that classifies texts.
 
-    (b, T) int64 token ids, T at most `length`, to (b, classes) logits. Embedding and learned positions, `layers`
-    layers that normalise first (Xiong et al., ICML 2020), the mean over attended tokens, a linear `head`. Tokens
-    `padding` are attended by none and counted by none; a text of padding alone has the mean 0.
+    (b, T) int64 token ids to (b, classes) logits. Embedding and learned positions, layers that normalise first (Xiong
+    et al., ICML 2020), the mean over attended tokens, a linear `head`. No token attends to padding, and the mean leaves
+    it out; a text of padding alone has the mean 0.
+
+    Args:
+        vocabulary: V.
+        length: The largest T.
+        classes: Logits of one output.
+        width: w, a multiple of `heads`.
+        heads: h.
+        layers: How many.
+        feedforward: Width of their inner layers.
+        padding: The token that fills up short texts.
+        dropout: Probability.
+
+    Raises:
+        ConfigurationError: `heads` does not divide `width`, or `padding` is outside the vocabulary.
     """
     if width % heads:
         raise ConfigurationError(
@@ -44,6 +59,7 @@ def text_encoder(
 class TextEncoder(nn.Module):
     """See `text_encoder`."""
 
+    # The arguments of `text_encoder`.
     def __init__(
         self,
         vocabulary: int,
@@ -93,7 +109,15 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """hidden (b, T, w); attended (b, T) bool, False for padding; returns (b, T, w)."""
+        """One layer.
+
+        Args:
+            hidden: (b, T, w).
+            attended: (b, T) bool, False for padding.
+
+        Returns:
+            (b, T, w).
+        """
         hidden = hidden + self.dropout(self.attention(self.before_attention(hidden), attended))
         inner = functional.gelu(self.enter(self.before_feedforward(hidden)))
         leaving: Tensor = self.dropout(self.leave(inner))
@@ -112,7 +136,15 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """hidden (b, T, w); attended (b, T) bool; returns (b, T, w)."""
+        """Attention of each token to all that are attended.
+
+        Args:
+            hidden: (b, T, w).
+            attended: (b, T) bool, False for padding.
+
+        Returns:
+            (b, T, w).
+        """
         split = (*hidden.shape[:2], self.heads, -1)
         query, key, value = (layer(hidden).view(split).transpose(1, 2) for layer in (self.query, self.key, self.value))
         # Added, not a bool mask: a text of padding alone would give NaN. -1e4 fits every floating-point type.

@@ -46,10 +46,15 @@ class Factored(Protocol):
 
 
 def choose_solver(size: int, rank: int, itemsize: int, product_flops: float = 0.0) -> SolverName:
-    """The way for a d_P = `size` block of a matrix with r = `rank` rows of factor, `itemsize` bytes a number.
+    """The way to solve a system, from its sizes.
 
-    product_flops: what one product with the matrix costs. A direct way may cost DIRECT_FLOPS, or as much as
-    conjugate gradients would, where that is more.
+    A direct way may cost DIRECT_FLOPS, or as much as conjugate gradients would, where that is more.
+
+    Args:
+        size: d_P.
+        rank: r.
+        itemsize: Bytes of a number.
+        product_flops: What one product with the matrix costs.
     """
     affordable = max(DIRECT_FLOPS, EXPECTED_ITERATIONS * product_flops)
     if rank < size:
@@ -66,8 +71,14 @@ def prepare_system(curvature: Factored, dtype: torch.dtype) -> System:
     """The curvature in the form that `choose_solver` picks, built once for all solves with it.
 
     Where the pick is Woodbury but a custom loss is not convex in the outputs, there is no factor, and one of the
-    other ways takes its place: the damped matrix may still be positive definite. NonFiniteInput where the matrix or
-    its factor is not finite.
+    other ways takes its place: the damped matrix may still be positive definite.
+
+    Args:
+        curvature: The matrix, (d_P, d_P).
+        dtype: Of its numbers.
+
+    Raises:
+        NonFiniteInput: The matrix or its factor is not finite.
     """
     flops = curvature.product_flops()
     solver = choose_solver(curvature.size, curvature.rank_bound(), dtype.itemsize, flops)

@@ -22,7 +22,12 @@ CG_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class ProductSystem:
-    """A as a product v -> A v."""
+    """A as a product v -> A v.
+
+    Attributes:
+        matvec: v (d_P,) -> A v (d_P,).
+        diagonal: Gives trace(A) / d_P; called once at most.
+    """
 
     matvec: Product
     diagonal: Callable[[], float]
@@ -32,15 +37,24 @@ class ProductSystem:
         return self.diagonal()
 
     def mean_diagonal(self) -> float:
+        """trace(A) / d_P."""
         return self._mean_diagonal
 
     @full_precision()
     def solve(self, b: Tensor, shift: float) -> Solution:
-        """By conjugate gradients (Hestenes, Stiefel 1952) from zero.
+        """x with (A + shift * I) x = b, by conjugate gradients (Hestenes, Stiefel 1952) from zero.
 
         Stops at a relative residual of eps^(5/8), 2e-10 in float64 and 5e-5 in float32, which rounding still lets an
-        ill-conditioned system reach. NumericalError where that takes more than CG_ITERATIONS, NonFiniteInput where
-        a product is not finite.
+        ill-conditioned system reach.
+
+        Args:
+            b: (d_P,).
+            shift: What is added to the diagonal.
+
+        Raises:
+            IndefiniteCurvature: An iteration met negative curvature.
+            NumericalError: More than CG_ITERATIONS are needed, or the residual stays above the tolerance.
+            NonFiniteInput: A product is not finite.
         """
         tolerance = torch.finfo(b.dtype).eps ** 0.625
         x = torch.zeros_like(b)

@@ -28,7 +28,14 @@ REFINEMENTS = 2
 
 @dataclass(frozen=True)
 class DenseSystem:
-    """A as a (d_P, d_P) symmetric matrix; NonFiniteInput where it is not finite."""
+    """A as a matrix.
+
+    Attributes:
+        matrix: (d_P, d_P), symmetric.
+
+    Raises:
+        NonFiniteInput: It is not finite.
+    """
 
     matrix: Tensor
 
@@ -41,11 +48,21 @@ class DenseSystem:
         return float(torch.linalg.eigvalsh(self.matrix)[0])
 
     def mean_diagonal(self) -> float:
+        """trace(A) / d_P."""
         return float(self.matrix.diagonal().mean())
 
     @full_precision()
     def solve(self, b: Tensor, shift: float) -> Solution:
-        """By Cholesky, refined where the residual asks for it."""
+        """x with (A + shift * I) x = b, by Cholesky, refined where the residual asks for it.
+
+        Args:
+            b: (d_P,).
+            shift: What is added to the diagonal.
+
+        Raises:
+            IndefiniteCurvature: A + shift * I is not positive definite.
+            NumericalError: The residual stays above the tolerance.
+        """
         shifted = self.matrix.clone()
         shifted.diagonal().add_(shift)
         triangle, failed = torch.linalg.cholesky_ex(shifted)
@@ -64,7 +81,13 @@ class WoodburySystem:
     """A = factor^T factor with factor (r, d_P), r < d_P.
 
     (shift I + F^T F)^{-1} = (I - F^T (shift I + F F^T)^{-1} F) / shift. With one row this is the formula of Sherman
-    and Morrison. NonFiniteInput where F is not finite.
+    and Morrison.
+
+    Attributes:
+        factor: F (r, d_P).
+
+    Raises:
+        NonFiniteInput: F is not finite.
     """
 
     factor: Tensor
@@ -78,11 +101,21 @@ class WoodburySystem:
         return self.factor @ self.factor.T
 
     def mean_diagonal(self) -> float:
+        """trace(A) / d_P."""
         return float(self.factor.square().sum()) / self.factor.shape[1]
 
     @full_precision()
     def solve(self, b: Tensor, shift: float) -> Solution:
-        """Through the (r, r) matrix F F^T + shift I; `shift` must be positive, as A itself is singular."""
+        """x with (A + shift * I) x = b, through the (r, r) matrix F F^T + shift I.
+
+        Args:
+            b: (d_P,).
+            shift: What is added to the diagonal; positive, as A itself is singular.
+
+        Raises:
+            IndefiniteCurvature: `shift` is not positive, or the inner matrix not positive definite.
+            NumericalError: The residual stays above the tolerance.
+        """
         if shift <= 0:
             raise indefinite(0.0, "smallest eigenvalue", shift)
         F = self.factor
@@ -103,9 +136,15 @@ class WoodburySystem:
 
 
 def refined(inverse: Product, product: Product, b: Tensor) -> tuple[Tensor, int]:
-    """x (d_P,) with product(x) = b, and the solves it took: `inverse` once, and again on what it leaves.
+    """Solve, and again for what is left, at most REFINEMENTS times while the residual is above the tolerance.
 
-    At most REFINEMENTS times again, while the residual is above the tolerance.
+    Args:
+        inverse: An approximate inverse of `product`, (d_P,) -> (d_P,).
+        product: The system's matrix as a product.
+        b: (d_P,).
+
+    Returns:
+        x (d_P,) with product(x) = b, and how many solves it took.
     """
     x = inverse(b)
     for steps in range(1, REFINEMENTS + 1):

@@ -29,7 +29,14 @@ class SolverName(StrEnum):
 
 @dataclass(frozen=True)
 class Solution:
-    """x (d_P,), how it was found, and its relative residual ||(A + shift I) x - b|| / ||b||."""
+    """The solution of a system (A + shift I) x = b.
+
+    Attributes:
+        x: (d_P,).
+        solver: How it was found.
+        iterations: Of conjugate gradients, or solves of a direct way.
+        residual: ||(A + shift I) x - b|| / ||b||.
+    """
 
     x: Tensor
     solver: SolverName
@@ -47,8 +54,13 @@ class System(Protocol):
     def solve(self, b: Tensor, shift: float) -> Solution:
         """x with (A + shift * I) x = b.
 
-        Raises IndefiniteCurvature where A + shift * I is not positive definite, NumericalError where the residual
-        stays above `tolerance_of` the dtype.
+        Args:
+            b: (d_P,).
+            shift: What is added to the diagonal.
+
+        Raises:
+            IndefiniteCurvature: A + shift * I is not positive definite.
+            NumericalError: The residual stays above `tolerance_of` the dtype.
         """
         ...
 
@@ -64,7 +76,19 @@ def tolerance_of(dtype: torch.dtype) -> float:
 
 
 def checked(x: Tensor, solver: SolverName, iterations: int, product: Tensor, b: Tensor, shift: float) -> Solution:
-    """The solution x of product = (A + shift I) x = b, unless its residual is above the tolerance."""
+    """The solution of a system, unless its residual is above the tolerance.
+
+    Args:
+        x: (d_P,).
+        solver: How it was found.
+        iterations: How many it took.
+        product: (A + shift I) x, computed anew.
+        b: (d_P,), what the product should be.
+        shift: What was added to the diagonal, for the message.
+
+    Raises:
+        NumericalError: The residual is above `tolerance_of` the dtype, or NaN.
+    """
     scale = float(b.norm())
     residual = float((product - b).norm()) / scale if scale > 0 else float(product.norm())
     tolerance = tolerance_of(b.dtype)
@@ -85,6 +109,7 @@ def check_finite(matrix: Tensor) -> None:
 
 
 def not_finite() -> NonFiniteInput:
+    """The error of a curvature that is not finite."""
     return NonFiniteInput(
         "The curvature is NaN or infinite.",
         remedy="Check the retained samples for missing or huge values, retrain, or compute in float64.",
@@ -92,6 +117,13 @@ def not_finite() -> NonFiniteInput:
 
 
 def indefinite(curvature: float, what: str, shift: float) -> IndefiniteCurvature:
+    """The error of a damped curvature that is not positive definite.
+
+    Args:
+        curvature: The lowest that was met, without the shift.
+        what: What that number is.
+        shift: What was added to the diagonal.
+    """
     return IndefiniteCurvature(
         f"The curvature is not positive definite: {what} {curvature:.3g}, with l2 and damping adding {shift:.3g}.",
         remedy=f"Use a damping that brings the sum above {abs(curvature):.3g}, or retrain.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import (
     UPDATE_FACTS,
     BlockFacts,
@@ -17,13 +18,13 @@ from oubli.flows.job.facts import (
     UpdateFacts,
     ValidateFacts,
 )
+from oubli.flows.job.model_side import ModelSide
 from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.registration import RunRecord
 from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Artifact, Metric, Param
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import WorkArea
-from oubli.registry.training.training_record import TrainingRecord
 
 _DESCRIBED = (
     Metric.FORGET_LOSS,
@@ -75,17 +76,18 @@ class Findings:
         return {stage: found.model_dump(mode="json") for stage, found in facts.items() if found is not None}
 
 
-def run_record(job: RemovalJob, record: TrainingRecord, findings: Findings) -> RunRecord:
+def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunRecord:
     """What the run of a removal shows, whether it was accepted or refused.
 
     Args:
-        record: The parent's training record.
+        job: The removal.
+        model: The parent and its training record.
         findings: What the stages found out.
     """
-    fetch, verdict = findings.fetch, findings.validate.decision.value
+    fetch, decision, record = findings.fetch, findings.validate.decision, model.record
     lineage = Lineage(
         method=Method.UNLEARNED,
-        verdict=verdict,
+        verdict=decision.value,
         parent_version=job.parent_version,
         request_ids=fetch.request_ids,
         removed=fetch.removed,
@@ -98,7 +100,10 @@ def run_record(job: RemovalJob, record: TrainingRecord, findings: Findings) -> R
         privacy=findings.validate.privacy,
     )
     evidence = {"removal_key": job.key, "stages": findings.evidence()}
+    refused = "refused " if decision is Decision.REFUSED else ""
     return RunRecord(
+        experiment_id=model.experiment_id,
+        name=f"{refused}removal from {model.parent.label}",
         params=lineage.params(record),
         metrics={
             **findings.validate.metrics,
@@ -110,7 +115,7 @@ def run_record(job: RemovalJob, record: TrainingRecord, findings: Findings) -> R
             Artifact.CONFIG: job.config.model_dump_json(indent=2),
             Artifact.TRAINING_RECORD: record.to_json(),
         },
-        tags={tags.REMOVAL_KEY: job.key, tags.VERDICT: verdict},
+        tags={tags.REMOVAL_KEY: job.key, tags.VERDICT: decision.value},
     )
 
 

@@ -10,6 +10,7 @@ from oubli.registry.models import tags
 from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.models.registration import (
+    NewVersion,
     RunRecord,
     close_unfinished_runs,
     log_run,
@@ -22,7 +23,6 @@ from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.training.decoders import example_value
 
 
 def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
@@ -36,7 +36,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     # A killed attempt at this removal left its run open.
     close_unfinished_runs(materials.model.registry, materials.model.experiment_id, job.key)
     findings = Findings.read(job.area)
-    shown = run_record(job, materials.model.record, findings)
+    shown = run_record(job, materials.model, findings)
     if findings.validate.decision is Decision.ACCEPTED:
         outcome = _accepted(materials, findings, shown)
     else:
@@ -55,12 +55,7 @@ def _accepted(materials: Materials, findings: Findings, shown: RunRecord) -> Rem
 
 def _refused(materials: Materials, findings: Findings, shown: RunRecord) -> RemovalOutcome:
     parent = materials.model.parent
-    run_id = log_run(
-        materials.model.registry,
-        experiment_id=materials.model.experiment_id,
-        run_name=f"refused removal from {parent.label}",
-        run_record=shown,
-    )
+    run_id = log_run(materials.model.registry, shown)
     return _outcome(materials.job, findings, Status.REFUSED).model_copy(
         update={
             "run_id": run_id,
@@ -76,24 +71,24 @@ def _new_version(materials: Materials, shown: RunRecord) -> RegisteredVersion:
     module = model.recipe.module(weights)
     return register_version(
         model.registry,
-        name=job.model,
-        module=module,
-        signature=model.registry.signature(model.parent)
-        or signature_for(module, model.recipe.example(materials.data.removed.inputs)),
-        example_value=example_value(model.record.decoder),
-        experiment_id=model.experiment_id,
-        run_name=f"removal from {model.parent.label}",
-        run_record=shown,
-        version_tags={
-            tags.METHOD: Method.UNLEARNED.value,
-            **model.parent.child_tags(),
-            tags.REMOVAL_KEY: job.key,
-            tags.WEIGHTS_SHA256: weights_digest(weights),
-            tags.RECORD: model.parent.tags[tags.RECORD],
-            tags.RECORD_SHA256: model.parent.tags[tags.RECORD_SHA256],
-            **store_removed(job.store_root, job.key, materials.data.new_ids, materials.data.earlier),
-        },
-        description=description(job, shown),
+        NewVersion(
+            name=job.model,
+            module=module,
+            signature=model.registry.signature(model.parent)
+            or signature_for(module, model.recipe.example(materials.data.removed.inputs)),
+            example_value=model.recipe.example_value,
+            tags={
+                tags.METHOD: Method.UNLEARNED.value,
+                **model.parent.child_tags(),
+                tags.REMOVAL_KEY: job.key,
+                tags.WEIGHTS_SHA256: weights_digest(weights),
+                tags.RECORD: model.parent.tags[tags.RECORD],
+                tags.RECORD_SHA256: model.parent.tags[tags.RECORD_SHA256],
+                **store_removed(job.store_root, job.key, materials.data.new_ids, materials.data.earlier),
+            },
+            description=description(job, shown),
+        ),
+        shown,
     )
 
 

@@ -16,9 +16,6 @@ SEQUENCE = (
 )
 """`fetch` makes the job and `register` ends it; `retrain` runs on request."""
 
-EVIDENCE = SEQUENCE[:-1]
-"""The stages whose facts are a version's evidence."""
-
 
 def computing_stages(config: UnlearnConfig) -> tuple[Stage, ...]:
     """The stages between `fetch` and `register` that a removal with this configuration runs, in their order."""

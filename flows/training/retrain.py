@@ -11,7 +11,7 @@ from oubli.registry.errors import RemovalSetError
 from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.models.trained_models import register_trained
+from oubli.registry.models.trained_models import Provenance, register_trained
 from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.removal_set import read_removal_set
 from oubli.registry.removals.removed_ids import removed_before, store_removed
@@ -119,21 +119,23 @@ def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progre
         record,
         settings=settings,
         alias=None,
-        lineage=Lineage(
-            method=Method.RETRAINED,
-            verdict="retrained",
-            parent_version=parent.version,
-            request_ids=request.request_ids,
-            removed=len(request.new_ids),
-            removed_in_all=len(request.without),
-            removal_digest=request.without_digest,
+        provenance=Provenance(
+            lineage=Lineage(
+                method=Method.RETRAINED,
+                verdict="retrained",
+                parent_version=parent.version,
+                request_ids=request.request_ids,
+                removed=len(request.new_ids),
+                removed_in_all=len(request.without),
+                removal_digest=request.without_digest,
+            ),
+            parent=parent,
+            without=request.without,
+            version_tags={
+                tags.REMOVAL_KEY: request.key,
+                **parent.child_tags(),
+                **store_removed(settings.store_root, request.key, request.new_ids, request.before),
+            },
+            seconds=seconds,
         ),
-        without=request.without,
-        version_tags={
-            tags.REMOVAL_KEY: request.key,
-            **parent.child_tags(),
-            **store_removed(settings.store_root, request.key, request.new_ids, request.before),
-        },
-        parent=parent,
-        seconds=seconds,
     )

@@ -11,7 +11,7 @@ from oubli.components.progress import Progress
 from oubli.components.reference.secant import LastEpochs
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.models.trained_models import register_trained
+from oubli.registry.models.trained_models import Provenance, register_trained
 from oubli.registry.removals.removed_ids import removed_from_any, store_removed
 from oubli.registry.settings import Settings
 from oubli.registry.training.recipe import Recipe
@@ -58,10 +58,12 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
         record,
         settings=settings,
         alias=spec.alias,
-        lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(left_out)),
-        without=frozenset(left_out),
-        version_tags=store_removed(settings.store_root, "", (), left_out) if left_out else {},
-        seconds=seconds,
+        provenance=Provenance(
+            lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(left_out)),
+            without=frozenset(left_out),
+            version_tags=store_removed(settings.store_root, "", (), left_out) if left_out else {},
+            seconds=seconds,
+            secant=watched[0].secant(samples, recipe.loss) if watched else None,
+        ),
         snapshot=spec.snapshot,
-        secant=watched[0].secant(samples, recipe.loss) if watched else None,
     )

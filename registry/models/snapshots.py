@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.errors import ConfigurationError, NumericalError
-from oubli.components.model.frozen_head import frozen_head
+from oubli.components.model.frozen_head import on_head
 from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.models import tags
 from oubli.registry.storage.digests import file_digest
@@ -51,14 +51,25 @@ def keep_snapshot(
     secant: Secant | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Take the snapshot of a model on its training samples and put it on the store; the version tags that say so.
+    """Take the snapshot of a model on its training samples, and put it on the store.
 
     Of a frozen backbone's head, the head's. A model whose curvature cannot be taken is registered all the same: its
     removals pass over the retained samples, and a tag says why.
+
+    Args:
+        store_root: URI of the store.
+        objective: The model, at the weights that training ended with.
+        source: The training samples.
+        weights_sha256: Digest of the model's weights.
+        seed: Of drawn labels and samples.
+        budget_bytes: What one chunk's temporaries, and a head's features, may take.
+        secant: Of the last epochs of training, to be kept along.
+        on_progress: Told the fraction done.
+
+    Returns:
+        The version tags that point to the snapshot, or say why there is none.
     """
-    head = frozen_head(objective, source)
-    if head is not None:
-        objective, source = head.objective, head.features(source, budget_bytes=budget_bytes)
+    objective, source = on_head(objective, source, budget_bytes=budget_bytes)
     try:
         snapshot = take_snapshot(
             objective, objective.theta(), source, seed=seed, budget_bytes=budget_bytes, on_progress=on_progress
@@ -69,7 +80,16 @@ def keep_snapshot(
 
 
 def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256: str) -> dict[str, str]:
-    """Put a snapshot of the weights with this digest on the store; the version tags that point to it."""
+    """Put a snapshot on the store.
+
+    Args:
+        store_root: URI of the store.
+        snapshot: What is stored.
+        weights_sha256: Digest of the weights that it was taken at.
+
+    Returns:
+        The version tags that point to it.
+    """
     facts = {_WEIGHTS: weights_sha256, "snapshot": snapshot.facts()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in snapshot.tensors().items()}
     with temporary_folder() as folder:
@@ -82,18 +102,27 @@ def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256:
 
 
 def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureSnapshot | None:
-    """The version's snapshot; None where it has none, where it was deleted, or where it is of other weights.
+    """The snapshot of a version.
 
-    Raises DigestMismatch where the bytes are not those that were registered.
+    Args:
+        version: Whose tags point to it.
+        weights_sha256: Digest of the weights that it must be of.
+
+    Returns:
+        None where the version has none, where it was deleted, or where it is of other weights.
+
+    Raises:
+        DigestMismatch: The bytes are not those that were registered.
+        ConfigurationError: They hold no snapshot.
     """
     uri = version.tags.get(tags.SNAPSHOT)
     if uri is None:
         return None
     try:
         with open_local(uri) as path:
-            if (found := file_digest(path)) != version.tags[tags.SNAPSHOT_SHA256]:
+            if (digest := file_digest(path)) != version.tags[tags.SNAPSHOT_SHA256]:
                 raise DigestMismatch(
-                    f"The curvature snapshot of {version.label} at {uri} has SHA-256 {found}, but "
+                    f"The curvature snapshot of {version.label} at {uri} has SHA-256 {digest}, but "
                     f"{version.tags[tags.SNAPSHOT_SHA256]} was registered.",
                     remedy="Restore the object, or delete it: a removal then passes over the retained samples.",
                 )

@@ -23,14 +23,22 @@ def decoder_columns(decoder: AnyDecoder) -> tuple[str, ...]:
 
 
 def example_value(decoder: AnyDecoder) -> int:
-    """What an example input of no real sample is filled with: zeros, or a token that a model can attend to."""
+    """What an example input, of no real sample, is filled with: zeros, or a token that a model can attend to."""
     return decoder.ordinary if isinstance(decoder, TokensDecoder) else 0
 
 
 def decode(decoder: AnyDecoder, batch: pa.RecordBatch) -> Tensor:
-    """Inputs of a batch: float32 images (n, C, H, W) or vectors (n, f), or int64 tokens (n, T).
+    """The model's inputs from a batch of rows.
 
-    TrainingDataError where a column is absent, holds nulls, or is not what the decoder describes.
+    Args:
+        decoder: How a row's columns become the model's input.
+        batch: n rows with the decoder's columns.
+
+    Returns:
+        float32 images (n, C, H, W) or vectors (n, f), or int64 tokens (n, T).
+
+    Raises:
+        TrainingDataError: A column is absent, holds nulls, or is not what the decoder describes.
     """
     if isinstance(decoder, ImageDecoder):
         return _images(decoder, batch)
@@ -40,7 +48,19 @@ def decode(decoder: AnyDecoder, batch: pa.RecordBatch) -> Tensor:
 
 
 def decode_labels(kind: LabelKind, column: str, batch: pa.RecordBatch) -> Tensor:
-    """Labels of a batch: int64 classes or float32 targets; (n,), or (n, k) from a column of lists."""
+    """The labels of a batch of rows.
+
+    Args:
+        kind: What the loss needs.
+        column: The column of labels.
+        batch: n rows with that column.
+
+    Returns:
+        int64 classes or float32 targets: (n,), or (n, k) from a column of lists.
+
+    Raises:
+        TrainingDataError: The column is absent, holds nulls, or is not of such numbers.
+    """
     array = _column(batch, column)
     stored = array.type
     is_list = _is_list(stored)
@@ -95,10 +115,10 @@ def _vectors(decoder: VectorDecoder, batch: pa.RecordBatch) -> Tensor:
         values = _float32(_rows_of_lists(first, decoder.columns[0]))
     else:
         values = np.empty((len(batch), len(decoder.columns)), np.float32)
-        for place, name in enumerate(decoder.columns):
+        for position, name in enumerate(decoder.columns):
             array = _column(batch, name)
             _require_number(name, array.type, array.type)
-            values[:, place] = _float32(_numpy(array))
+            values[:, position] = _float32(_numpy(array))
     for name, numbers in (("mean", decoder.mean), ("std", decoder.std)):
         if numbers is None:
             continue
@@ -127,12 +147,12 @@ def _tokens(decoder: TokensDecoder, batch: pa.RecordBatch) -> Tensor:
         found = f"{len(outside)} others, the first {outside[0]}"
         raise _wrong(decoder.column, f"token ids from 0 to {decoder.vocabulary - 1}", found)
     tokens = np.full((len(array), decoder.length), decoder.padding, np.int64)
-    # Row and place of every id, so that those beyond the length can be left out at once.
+    # Row and position of every id, so that those beyond the length can be left out at once.
     starts = np.cumsum(lengths) - lengths
     row = np.repeat(np.arange(len(array)), lengths)
-    place = np.arange(len(ids)) - np.repeat(starts, lengths)
-    kept = place < decoder.length
-    tokens[row[kept], place[kept]] = ids[kept]
+    position = np.arange(len(ids)) - np.repeat(starts, lengths)
+    kept = position < decoder.length
+    tokens[row[kept], position[kept]] = ids[kept]
     # A model that attends to nothing returns NaN for such a row, long after anybody could tell why.
     if (empty := int((tokens == decoder.padding).all(1).sum())) > 0:
         raise _wrong(decoder.column, "at least one token that is no padding in every row", f"{empty} rows without any")

@@ -22,7 +22,16 @@ def _allowed(module: str, prefixes: Sequence[str]) -> bool:
 
 
 def resolve(import_string: str, allowed_prefixes: Sequence[str]) -> Callable[..., Any]:
-    """The callable that the string names. FactoryNotAllowed in every case where there is none to give."""
+    """The callable that an import string names.
+
+    Args:
+        import_string: 'package.module:name'.
+        allowed_prefixes: Packages that it may come from; whole dotted parts count.
+
+    Raises:
+        FactoryNotAllowed: The string is malformed, lies outside the prefixes, names nothing, or names something that is
+            not callable or was defined outside the prefixes.
+    """
     if not re.fullmatch(IMPORT_STRING, import_string):
         raise FactoryNotAllowed(
             f"{import_string!r} is not an import string.", remedy="Write it as 'package.module:name'."
@@ -39,19 +48,19 @@ def resolve(import_string: str, allowed_prefixes: Sequence[str]) -> Callable[...
             f"Module {module_name!r} of {import_string!r} cannot be imported: {error}.",
             remedy="Install the package that holds it in this environment, or correct the training record.",
         ) from error
-    found = getattr(module, name, None)
-    if found is None:
+    target = getattr(module, name, None)
+    if target is None:
         raise FactoryNotAllowed(
             f"Module {module_name!r} has no {name!r}.", remedy="Correct the name in the training record."
         )
-    if not callable(found):
+    if not callable(target):
         raise FactoryNotAllowed(
-            f"{import_string!r} is {type(found).__name__}, not callable.", remedy="Name a function or a class."
+            f"{import_string!r} is {type(target).__name__}, not callable.", remedy="Name a function or a class."
         )
     # An allowed module may itself have imported, say, subprocess.run: what counts is where the callable was defined.
-    home = getattr(found, "__module__", None) or ""
+    home = getattr(target, "__module__", None) or ""
     if not _allowed(home, allowed_prefixes):
         raise FactoryNotAllowed(
             f"{import_string!r} was defined in {home!r}, outside the allowed prefixes ({listed}).", remedy=remedy
         )
-    return found  # type: ignore[no-any-return]
+    return target  # type: ignore[no-any-return]

@@ -37,7 +37,15 @@ class Recipe:
 
     @classmethod
     def of(cls, record: TrainingRecord, settings: Settings) -> Recipe:
-        """Raises FactoryNotAllowed where an import string lies outside the allow-list or names nothing."""
+        """The recipe of a training record.
+
+        Args:
+            record: How the model was trained.
+            settings: Which packages may be imported from, and where to compute.
+
+        Raises:
+            FactoryNotAllowed: An import string lies outside the allow-list, or names nothing.
+        """
         prefixes = settings.factory_prefixes
         loss = loss_function(record.loss) if isinstance(record.loss, Loss) else resolve(record.loss, prefixes)
         return cls(
@@ -50,6 +58,7 @@ class Recipe:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
         return _DTYPES[self.record.dtype]
 
     @property
@@ -58,7 +67,11 @@ class Recipe:
         return torch.float64 if self.record.convex else self.dtype
 
     def untrained(self) -> nn.Module:
-        """A module fresh from its factory, initialised by the record's seed."""
+        """A module fresh from its factory, initialised by the record's seed.
+
+        Raises:
+            TrainingRecordError: The factory does not take the record's arguments.
+        """
         try:
             module = build_seeded(lambda: self._factory(**self.record.factory.kwargs), self.record.seed)
         except TypeError as error:
@@ -69,7 +82,12 @@ class Recipe:
         return module.to(self.dtype)
 
     def module(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        """The module with these weights and buffers. Raises RegistryError where they do not fit the factory."""
+        """The module with these weights and buffers, in evaluation mode, on the CPU.
+
+        Raises:
+            TrainingRecordError: The factory does not take the record's arguments.
+            RegistryError: The weights do not fit what the factory builds.
+        """
         module = self.untrained()
         try:
             module.load_state_dict(dict(weights), strict=True)
@@ -83,7 +101,12 @@ class Recipe:
     def example(self, inputs: Tensor) -> Tensor:
         """(2, ...) inputs as the module takes them, of no real sample, from the shape of some inputs (n, ...)."""
         dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
-        return torch.full((2, *inputs.shape[1:]), example_value(self.record.decoder), dtype=dtype)
+        return torch.full((2, *inputs.shape[1:]), self.example_value, dtype=dtype)
+
+    @property
+    def example_value(self) -> int:
+        """What an example input of no real sample is filled with."""
+        return example_value(self.record.decoder)
 
     def objective(self, module: nn.Module) -> Objective:
         """F of `module` in the parameters that the record says were trained, where the settings compute."""
@@ -104,16 +127,25 @@ class Recipe:
         frozen: Mapping[str, Tensor] | None = None,
         watch: Callable[[nn.Module], Callable[[int], None]] | None = None,
     ) -> nn.Module:
-        """A freshly initialised module trained on `samples`, where the settings compute; returned on the CPU.
+        """A freshly initialised module trained on `samples`.
 
-        Where the record names what is trained, everything else stays bit for bit as in `frozen`, the weights of the
-        version that is trained again; with None, as the factory made it. The trainer is then given `trained`, a module
-        whose other parameters take no gradient, and whose other layers stay in evaluation mode.
+        Where the record names what is trained, everything else stays as it was, bit for bit. The trainer is then given
+        those names as `trained`, and a module whose other parameters take no gradient and whose other layers stay in
+        evaluation mode.
 
-        watch: is given the module before its training, and returns what the trainer calls after each epoch, its
-        `on_epoch`.
+        Args:
+            samples: What to train on; the trainer computes where the settings say.
+            on_progress: Takes the fraction done, where the trainer reports it.
+            frozen: The weights that the frozen part keeps, those of the version that is trained again; None for those
+                that the factory gives.
+            watch: Takes the module before its training and returns what the trainer calls after each epoch as
+                `on_epoch`.
 
-        Raises TrainingRecordError where the trainer moved something that is frozen, or tells of no epochs to watch.
+        Returns:
+            The module on the CPU, in evaluation mode.
+
+        Raises:
+            TrainingRecordError: The trainer changed something that is frozen, or has no epochs to watch.
         """
         options: dict[str, Any] = dict(self.record.retrain.kwargs)
         if on_progress is not None:

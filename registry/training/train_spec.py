@@ -25,7 +25,7 @@ from oubli.registry.training.training_record import (
 
 
 class TrainSpec(BaseModel):
-    """A training to run. The training record follows from it, with the data's digest and size filled in."""
+    """What to train. The training record follows from it, with the data's digest and size filled in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,7 +53,7 @@ class TrainSpec(BaseModel):
     secant: bool = Field(
         False,
         description="Also keep how weights and gradients changed over the last epoch, for removals whose curvature is "
-        "finite_difference. For trainers that tell of their epochs.",
+        "finite_difference. For trainers that report their epochs.",
     )
     alias: str = Field("champion", min_length=1, description="Alias that the new version gets.")
 

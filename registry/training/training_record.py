@@ -72,6 +72,7 @@ class SplitRule(_Model):
         return self
 
     def value(self, split: Split) -> str:
+        """The column's value in the rows of `split`."""
         return self.train if split is Split.TRAIN else self.test
 
 
@@ -164,8 +165,8 @@ class FactoryReference(_Model):
 class Sensitivity(_Model):
     """How strongly one sample can pull on the weights: what the noise of a removal is computed from.
 
-    Sekhari et al., NeurIPS 2021: constants of a sample's loss with its l2 term. components/capacity.py derives them for
-    a linear model with cross-entropy on bounded features.
+    Sekhari et al., NeurIPS 2021: constants of a sample's loss with its l2 term. components/gate/capacity.py
+    derives them for a linear model with cross-entropy on bounded features.
     """
 
     lipschitz: Positive = Field(description="L: the largest norm of a sample's gradient, over the weights met.")
@@ -232,13 +233,19 @@ class TrainingRecord(_Model):
         return _LABELS_OF[self.loss] if isinstance(self.loss, Loss) else LabelKind.AS_STORED
 
     def to_json(self) -> str:
-        # What a record of old did not have is left out where it says nothing, so that its digest stays the same.
+        """The record as it is stored. The digest of these bytes names it."""
+        # Fields that older records lack are left out where they are empty, so that their digests stay the same.
         silent = {name for name in ("trained", "sensitivity") if getattr(self, name) is None}
         return self.model_dump_json(indent=2, exclude=silent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TrainingRecord:
-        """TrainingRecordError lists every wrong field with what was expected and found."""
+        """The record that was stored as `text`.
+
+        Raises:
+            TrainingRecordError: It is not JSON, of a newer schema, or wrong. The message lists every wrong field with
+                what was expected and what was found.
+        """
         try:
             value = json.loads(text)
         except ValueError as error:
@@ -264,13 +271,13 @@ class TrainingRecord(_Model):
 
 
 def _described(entry: Any) -> str:
-    place = ".".join(str(step) for step in entry["loc"]) or "the whole record"
+    path = ".".join(str(step) for step in entry["loc"]) or "the whole record"
     if entry["type"] == "missing":
-        return f"{place}: expected a value, found none"
+        return f"{path}: expected a value, found none"
     if entry["type"] == "extra_forbidden":
-        return f"{place}: no such field in schema {SCHEMA_VERSION}"
+        return f"{path}: no such field in schema {SCHEMA_VERSION}"
     expected = entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     found = repr(entry["input"])
     if len(found) > _SHOWN_CHARACTERS:
         found = found[:_SHOWN_CHARACTERS] + "..."
-    return f"{place}: expected {expected}, found {found}"
+    return f"{path}: expected {expected}, found {found}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -16,6 +19,7 @@ from typer.testing import CliRunner
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
 from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
@@ -102,6 +106,21 @@ def test_selections_are_those_of_the_configuration() -> None:
     # Written twice, so that help needs no heavy import.
     choices = get_args(get_type_hints(unlearn)["selection"])
     assert set(choices) == {selection.value for selection in BlockChoice} | {"auto"}
+
+
+def test_help_names_every_limit_of_the_gate() -> None:
+    # Written twice, so that help needs no heavy import.
+    _status, text = _invoke("unlearn", "--help")
+    words = set(re.findall(r"\w+", text))
+    assert {field.name for field in fields(GateLimits)} <= words
+
+
+def test_the_version_is_quick_to_ask_for(home: Path) -> None:
+    done = _process("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"oubli {version('oubli')}")
+    assert set(json.loads(done.stderr.splitlines()[-1])) & HEAVY == set()
+    assert not home.exists()
+    assert "--version" in _invoke("--help")[1]
 
 
 def test_an_error_is_one_message_with_a_remedy() -> None:

@@ -20,9 +20,15 @@ CLOSED_FORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn
 
 
 def closed_form_modules(objective: Objective, names: Sequence[str], called: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Modules that `CLOSED_FORMS` serve for the parameters `names`: by module, by "weight" or "bias", the name.
+    """Modules that `CLOSED_FORMS` serve; one whose parameters another module uses too is left out.
 
-    called: modules whose `forward` is called. One whose parameters another module uses too is left out.
+    Args:
+        objective: The model and its loss.
+        names: Parameters that a diagonal is asked of.
+        called: Modules whose `forward` is called.
+
+    Returns:
+        By module, by "weight" or "bias": the parameter's name.
     """
     own = {id(parameter): name for name, parameter in objective.module.named_parameters()}
     users: dict[int, int] = {}
@@ -30,7 +36,7 @@ def closed_form_modules(objective: Objective, names: Sequence[str], called: Sequ
         for parameter in module._parameters.values():
             if parameter is not None:
                 users[id(parameter)] = users.get(id(parameter), 0) + 1
-    found: dict[str, dict[str, str]] = {}
+    served: dict[str, dict[str, str]] = {}
     for name, module in objective.module.named_modules():
         if name not in called or not isinstance(module, CLOSED_FORMS):
             continue
@@ -42,8 +48,8 @@ def closed_form_modules(objective: Objective, names: Sequence[str], called: Sequ
             if parameter is not None and own[id(parameter)] in names and users[id(parameter)] == 1
         }
         if roles:
-            found[name] = roles
-    return found
+            served[name] = roles
+    return served
 
 
 def kept_input(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -60,9 +66,14 @@ def kept_input(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def squares(module: nn.Module, uses: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Sums over the batch of squared per-sample gradients, by "weight" and "bias", each flat.
+    """Sums over the batch of squared per-sample gradients.
 
-    uses: what was kept of the input, and the gradient in the output, of each call; a sample's gradient is their sum.
+    Args:
+        module: One of `CLOSED_FORMS`.
+        uses: Of each call, what `kept_input` kept, and the gradient in the output; a sample's gradient is their sum.
+
+    Returns:
+        By "weight" and "bias", each flat.
     """
     if isinstance(module, nn.Embedding):
         return {"weight": _embedding_squares(module, uses)}
@@ -85,7 +96,7 @@ def _embedding_squares(module: nn.Embedding, uses: Sequence[tuple[Tensor, Tensor
     """(V * E,). A row's gradient is the sum over the places where the sample has that token:
     (sum_t g_t)^2 = sum_t g_t * sum_t' [same token] g_t'."""
     tokens = torch.cat([kept.reshape(len(kept), -1) for kept, _ in uses], dim=1)
-    gradient = torch.cat([one.reshape(len(one), -1, one.shape[-1]) for _, one in uses], dim=1)
+    gradient = torch.cat([part.reshape(len(part), -1, part.shape[-1]) for _, part in uses], dim=1)
     same = (tokens[:, :, None] == tokens[:, None, :]).to(gradient)
     products = gradient * torch.bmm(same, gradient)
     if module.padding_idx is not None:

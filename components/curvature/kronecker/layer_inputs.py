@@ -17,7 +17,19 @@ from oubli.components.errors import ConfigurationError
 
 
 def input_rows(module: nn.Module, inputs: Tensor, samples: int) -> Tensor:
-    """(b, T, I) of a Linear's or a convolution's input; ConfigurationError where the first axis is not the samples'."""
+    """A layer's input, one row per output position.
+
+    Args:
+        module: A Linear or an undivided convolution.
+        inputs: What it was called with; samples on the first axis.
+        samples: b.
+
+    Returns:
+        (b, T, I), without the bias's one.
+
+    Raises:
+        ConfigurationError: The first axis is not the samples'.
+    """
     _check_leading(module, inputs, samples)
     if isinstance(module, nn.Linear):
         return inputs.reshape(samples, -1, inputs.shape[-1])
@@ -26,7 +38,19 @@ def input_rows(module: nn.Module, inputs: Tensor, samples: int) -> Tensor:
 
 
 def gradient_rows(module: nn.Module, gradient: Tensor, samples: int) -> Tensor:
-    """(b, T, C) of the gradient in a layer's output."""
+    """The gradient in a layer's output, one row per position.
+
+    Args:
+        module: A Linear or an undivided convolution.
+        gradient: In the shape of its output; samples on the first axis.
+        samples: b.
+
+    Returns:
+        (b, T, C).
+
+    Raises:
+        ConfigurationError: The first axis is not the samples'.
+    """
     _check_leading(module, gradient, samples)
     if isinstance(module, nn.Linear):
         return gradient.reshape(samples, -1, gradient.shape[-1])
@@ -34,6 +58,7 @@ def gradient_rows(module: nn.Module, gradient: Tensor, samples: int) -> Tensor:
 
 
 def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: Tensor) -> Tensor:
+    """(b, T, I): what the kernel sees at each position."""
     padded = _padded(module, inputs)
     kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
     if isinstance(module, nn.Conv3d):
@@ -48,9 +73,12 @@ def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: Tensor) -> Tenso
 
 
 def add_outer_products(total: Tensor, rows: Tensor, *, bias: bool) -> None:
-    """Add sum a a^T over rows (b, T, I) to total (I, I); with `bias` as if each row ended in a 1, total (I + 1, I + 1).
+    """Add sum a a^T over rows to `total`, without a copy of them: patches come with positions last in memory.
 
-    Without a copy of the rows: patches come with positions last in memory.
+    Args:
+        total: (I, I), or (I + 1, I + 1) with `bias`; changed in place.
+        rows: (b, T, I).
+        bias: As if each row ended in a 1.
     """
     width = rows.shape[-1]
     products = total[:width, :width]

@@ -24,7 +24,13 @@ Watcher = Callable[[str, nn.Module, Tensor], Tensor | None]
 
 @dataclass(frozen=True)
 class Use:
-    """One call of a module: what was kept of its input, and its output, which the model's outputs depend on."""
+    """One call of a module.
+
+    Attributes:
+        module: Its qualified name.
+        kept: What was kept of its input.
+        output: Its output, which the model's outputs depend on.
+    """
 
     module: str
     kept: Tensor | None
@@ -33,28 +39,46 @@ class Use:
 
 @dataclass(frozen=True)
 class LayerPass:
-    """The model's outputs (b, ...) and the watched modules' uses, in order of their calls."""
+    """A forward pass, and what was watched in it.
+
+    Attributes:
+        outputs: (b, ...) of the model.
+        uses: Of the watched modules, in the order of their calls.
+    """
 
     outputs: Tensor
     uses: tuple[Use, ...]
 
     def gradients(self, cotangent: Tensor, *, keep: bool) -> Sequence[Tensor]:
-        """The derivative of <outputs, cotangent> in each use's output; `keep` where more are asked for after it."""
-        found = torch.autograd.grad(
-            self.outputs, [one.output for one in self.uses], cotangent, retain_graph=keep, allow_unused=True
+        """The derivative of <outputs, cotangent> in each use's output.
+
+        Args:
+            cotangent: (b, ...), in the shape of the outputs.
+            keep: Whether more are asked for after it.
+        """
+        gradients = torch.autograd.grad(
+            self.outputs, [use.output for use in self.uses], cotangent, retain_graph=keep, allow_unused=True
         )
         return [
-            torch.zeros_like(one.output) if gradient is None else gradient
-            for one, gradient in zip(self.uses, found, strict=True)
+            torch.zeros_like(use.output) if gradient is None else gradient
+            for use, gradient in zip(self.uses, gradients, strict=True)
         ]
 
 
 def layer_pass(
     objective: Objective, parameters: Mapping[str, Tensor], inputs: Tensor, modules: Sequence[str], watch: Watcher
 ) -> LayerPass:
-    """Run the model on prepared inputs (b, ...) with weights by name, watching the named modules.
+    """Run the model, watching some of its modules.
 
-    `watch` sees each input while it is still what the module saw: operations in place may overwrite it later.
+    Args:
+        objective: The model and its loss.
+        parameters: Weights by name.
+        inputs: (b, ...), prepared.
+        modules: Names of those to watch.
+        watch: Sees each input while it is still what the module saw: operations in place may overwrite it later.
+
+    Raises:
+        ConfigurationError: The outputs depend on none of the modules.
     """
     uses: list[Use] = []
 
@@ -68,14 +92,14 @@ def layer_pass(
 
         return see
 
-    found = dict(objective.module.named_modules())
-    hooks = [found[name].register_forward_hook(hook(name)) for name in modules]
+    named = dict(objective.module.named_modules())
+    hooks = [named[name].register_forward_hook(hook(name)) for name in modules]
     try:
         with torch.enable_grad():
             outputs = functional_call(objective.module, dict(parameters), (inputs,))
     finally:
-        for one in hooks:
-            one.remove()
+        for handle in hooks:
+            handle.remove()
     if not outputs.requires_grad:
         raise ConfigurationError(
             "The model's outputs depend on no layer of the block.",

@@ -24,9 +24,15 @@ from oubli.components.model.restriction import Restriction
 
 @dataclass(frozen=True)
 class KroneckerLayer:
-    """A layer with its trained parameters' names (bias None: none, or not trained).
+    """A layer that has Kronecker factors.
 
-    outputs C, inputs I; positions: how often one sample passes through it, over positions and repeated use.
+    Attributes:
+        module: Its qualified name.
+        weight: The weight's name.
+        bias: The bias's name; None where there is none, or it is not trained.
+        outputs: C.
+        inputs: I.
+        positions: How often one sample passes through it, over positions and repeated use.
     """
 
     module: str
@@ -44,7 +50,13 @@ class KroneckerLayer:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The layers, the names of the trained tensors that lie in none of them, and all modules that are called."""
+    """How a model's trained parameters are covered.
+
+    Attributes:
+        layers: Those with Kronecker factors.
+        diagonal: Names of the trained tensors that lie in none of them.
+        called: Names of all modules that are called.
+    """
 
     layers: tuple[KroneckerLayer, ...]
     diagonal: tuple[str, ...]
@@ -52,15 +64,18 @@ class Coverage:
 
     def only(self, names: tuple[str, ...]) -> Coverage:
         """The part that has to do with the named tensors."""
-        layers = tuple(one for one in self.layers if one.weight in names or one.bias in names)
+        layers = tuple(layer for layer in self.layers if layer.weight in names or layer.bias in names)
         return Coverage(layers, tuple(name for name in self.diagonal if name in names), self.called)
 
 
 @dataclass(frozen=True)
 class BlockLayer:
-    """A layer's part in a block: the output units `units` (C_P,), and where in the block their parameters are.
+    """A layer's part in a block.
 
-    places: (C_P, columns) int64, positions in the block.
+    Attributes:
+        layer: The layer.
+        units: (C_P,) int64, its output units that are in the block.
+        places: (C_P, columns) int64, where in the block their parameters are.
     """
 
     layer: KroneckerLayer
@@ -72,8 +87,12 @@ class BlockLayer:
 class BlockCoverage:
     """A block as output units of layers, and single parameters of other tensors.
 
-    diagonal: those tensors' names; within: by name, which of its elements the block holds; places (k,): where in the
-    block they are, tensor by tensor. coverage: the layers and tensors that the block touches, whole.
+    Attributes:
+        layers: The layers' parts in the block.
+        diagonal: The other tensors' names.
+        places: (k,) int64, where in the block their elements are, tensor by tensor.
+        within: By name of those tensors, which of its elements the block holds.
+        coverage: The layers and tensors that the block touches, whole.
     """
 
     layers: tuple[BlockLayer, ...]
@@ -84,7 +103,12 @@ class BlockCoverage:
 
 
 def find_coverage(objective: Objective, inputs: Tensor) -> Coverage:
-    """What of the trained parameters is Kronecker and what diagonal; inputs (1, ...) prepared, run through once."""
+    """What of the trained parameters is Kronecker and what diagonal.
+
+    Args:
+        objective: The model and its loss.
+        inputs: (1, ...), prepared; run through once.
+    """
     trained = set(objective.space.names)
     names = {id(parameter): name for name, parameter in objective.module.named_parameters()}
     users: Counter[int] = Counter()
@@ -95,9 +119,9 @@ def find_coverage(objective: Objective, inputs: Tensor) -> Coverage:
     for name, module in objective.module.named_modules():
         if name not in positions or not _is_kronecker(module):
             continue
-        parameters = [one for one in (module.weight, module.bias) if one is not None]
+        parameters = [parameter for parameter in (module.weight, module.bias) if parameter is not None]
         weight = names.get(id(module.weight))
-        if weight is None or weight not in trained or any(users[id(one)] > 1 for one in parameters):
+        if weight is None or weight not in trained or any(users[id(parameter)] > 1 for parameter in parameters):
             continue
         bias = None if module.bias is None else names.get(id(module.bias))
         layers.append(
@@ -116,15 +140,19 @@ def find_coverage(objective: Objective, inputs: Tensor) -> Coverage:
 
 
 def block_coverage(restriction: Restriction, coverage: Coverage) -> BlockCoverage:
-    """A block's part of the coverage.
+    """A block's part of the coverage; output units are taken whole: a row of the weight, with its bias.
 
-    Output units are taken whole: a row of the weight, with its bias. ConfigurationError where the block cuts through
-    one, as no Kronecker product is left then.
+    Args:
+        restriction: The block.
+        coverage: Of all trained parameters.
+
+    Raises:
+        ConfigurationError: The block cuts through an output unit: no Kronecker product is left then.
     """
     space, indices = restriction.objective.space, restriction.indices
-    found = coverage.only(restriction.touched)
+    touched_part = coverage.only(restriction.touched)
     layers = []
-    for layer in found.layers:
+    for layer in touched_part.layers:
         start = space.range_of(layer.weight).start
         table = torch.arange(layer.outputs * layer.inputs, device=indices.device).reshape(layer.outputs, -1) + start
         if layer.bias is not None:
@@ -141,12 +169,12 @@ def block_coverage(restriction: Restriction, coverage: Coverage) -> BlockCoverag
         layers.append(BlockLayer(layer, units, torch.searchsorted(indices, table[units])))
     within: dict[str, Tensor] = {}
     places = [indices.new_empty(0)]
-    for name in found.diagonal:
+    for name in touched_part.diagonal:
         reach = space.range_of(name)
         low, high = torch.searchsorted(indices, torch.tensor([reach.start, reach.stop], device=indices.device)).tolist()
         within[name] = indices[low:high] - reach.start
         places.append(torch.arange(low, high, device=indices.device))
-    return BlockCoverage(tuple(layers), found.diagonal, torch.cat(places), within, found)
+    return BlockCoverage(tuple(layers), touched_part.diagonal, torch.cat(places), within, touched_part)
 
 
 def _is_kronecker(module: nn.Module) -> bool:
@@ -159,13 +187,13 @@ def _is_kronecker(module: nn.Module) -> bool:
 
 def _positions(objective: Objective, inputs: Tensor) -> dict[str, int]:
     """By name of each module that is called and returns a tensor: how many output vectors one sample makes in it."""
-    found: Counter[str] = Counter()
+    positions: Counter[str] = Counter()
 
     def watch(name: str) -> Callable[[nn.Module, object, object], None]:
         def count(module: nn.Module, _arguments: object, output: object) -> None:
             if isinstance(output, Tensor):
                 weight = module.weight if _is_kronecker(module) else None
-                found[name] += output.numel() // len(weight) if isinstance(weight, Tensor) else 1
+                positions[name] += output.numel() // len(weight) if isinstance(weight, Tensor) else 1
 
         return count
 
@@ -176,4 +204,4 @@ def _positions(objective: Objective, inputs: Tensor) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return dict(found)
+    return dict(positions)

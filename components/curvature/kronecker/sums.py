@@ -43,19 +43,32 @@ _SHARE_SEED = 0x6F75626C69
 
 @dataclass(frozen=True)
 class LayerSums:
-    """One layer's inputs (I, I) and outputs (C, C), and the number of rows in them."""
+    """One layer's sums.
+
+    Attributes:
+        inputs: (I, I) sum of a a^T.
+        outputs: (C, C) sum of g g^T.
+        rows: How many rows a are in `inputs`.
+    """
 
     inputs: Tensor
     outputs: Tensor
     rows: int
 
     def less(self, other: LayerSums) -> LayerSums:
+        """Without the samples of `other`."""
         return LayerSums(self.inputs - other.inputs, self.outputs - other.outputs, self.rows - other.rows)
 
 
 @dataclass(frozen=True)
 class KroneckerSums:
-    """By module the layers, by parameter name the sums of squared gradients (flat), over `count` samples."""
+    """Sums over samples.
+
+    Attributes:
+        layers: By module.
+        squares: By parameter name, the sums of squared per-sample gradients, flat.
+        count: How many samples.
+    """
 
     layers: Mapping[str, LayerSums]
     squares: Mapping[str, Tensor]
@@ -64,19 +77,28 @@ class KroneckerSums:
     def less(self, other: KroneckerSums) -> KroneckerSums:
         """Without the samples of `other`, which must have been summed with the same seed at the same weights."""
         return KroneckerSums(
-            {name: one.less(other.layers[name]) for name, one in self.layers.items()},
-            {name: one - other.squares[name] for name, one in self.squares.items()},
+            {name: layer.less(other.layers[name]) for name, layer in self.layers.items()},
+            {name: values - other.squares[name] for name, values in self.squares.items()},
             self.count - other.count,
         )
 
 
 @dataclass(frozen=True)
 class KroneckerPass:
-    """A pass over samples for the layers and diagonals of a coverage, at the weights theta (d,).
+    """A pass over samples for the layers and diagonals of a coverage.
 
-    seed: of the drawn labels, one per sample; None takes all columns of the loss's Hessian instead, at one backward
-    pass each. share: of the samples that the sums are made of, in (0, 1]; whether a sample is one of them follows from
-    its input, so the same samples are when they are subtracted.
+    Attributes:
+        objective: The model and its loss.
+        theta: (d,) weights.
+        coverage: What is summed.
+        seed: Of the drawn labels, one per sample; None takes all columns of the loss's Hessian instead, at one backward
+            pass each.
+        budget_bytes: What one chunk's temporaries may take.
+        share: Of the samples that the sums are made of, in (0, 1]. Whether a sample is one of them follows from its
+            input, so the same samples are when they are subtracted.
+
+    Raises:
+        ConfigurationError: `share` is out of its range.
     """
 
     objective: Objective
@@ -98,7 +120,14 @@ class KroneckerPass:
     ) -> KroneckerSums:
         """The sums over a source's share of samples.
 
-        gradient (d,): the loss gradients of all samples are added to it, from the same pass.
+        Args:
+            source: The samples.
+            gradient: (d,), changed in place: the loss gradients of all samples are added to it, from the same pass.
+            on_progress: Told the fraction of samples passed.
+
+        Raises:
+            ConfigurationError: The source is empty, or labels are to be drawn for a loss that is not one of
+                `losses.Loss`.
         """
         sums = _Accumulators(self)
         done, count = 0, 0
@@ -118,9 +147,14 @@ class KroneckerPass:
         return sums.total(count)
 
     def corrected(self, source: SampleSource, bases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-        """By module, mean squares (C_P, I) of per-sample gradients in a basis.
+        """Mean squares of per-sample gradients in a basis.
 
-        bases: by module, the output units (C_P,), left (C_P, C_P) and right (I, I).
+        Args:
+            source: The samples.
+            bases: By module, the output units (C_P,), left (C_P, C_P) and right (I, I).
+
+        Returns:
+            By module, (C_P, I).
         """
         totals: dict[str, Tensor] = {}
         rotated = sum(layer.positions * (layer.outputs + layer.columns) for layer in self.coverage.layers)
@@ -163,6 +197,7 @@ class KroneckerPass:
         return map(self.objective.prepare, source.batches(chunk))
 
     def _sample_bytes(self, source: SampleSource) -> int:
+        """What one sample takes in a pass."""
         patches = max((layer.positions * layer.columns for layer in self.coverage.layers), default=0)
         own = 2 * sum(len(self.objective.space.range_of(name)) for name in self.coverage.diagonal)
         inputs = first_sample(self.objective, source)
@@ -171,10 +206,12 @@ class KroneckerPass:
     def _corrections(
         self, samples: Samples, bases: Mapping[str, tuple[Tensor, Tensor, Tensor]]
     ) -> Iterator[tuple[str, Tensor]]:
+        """Module by module and root by root, the batch's sums of squares (C_P, I)."""
         layers = {layer.module: layer for layer in self.coverage.layers}
         size = len(samples)
 
         def watch(name: str, module: nn.Module, inputs: Tensor) -> Tensor:
+            # a -> right^T a
             return self.rows_of(layers[name], module, inputs, size) @ bases[name][2]
 
         run = layer_pass(
@@ -185,11 +222,13 @@ class KroneckerPass:
             rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
             for use, gradient in zip(run.uses, run.gradients(cotangent, keep=True), strict=True):
                 units, left, _ = bases[use.module]
+                # g -> left^T g
                 own = gradient_rows(modules[use.module], gradient, size)[..., units] @ left
                 if use.kept is not None:
                     rows.setdefault(use.module, []).append((own, use.kept))
             for name, parts in rows.items():
                 outer = torch.cat([own for own, _ in parts], 1), torch.cat([kept for _, kept in parts], 1)
+                # sum_t g_t a_t^T for each sample, squared
                 yield name, torch.bmm(outer[0].transpose(1, 2), outer[1]).square().sum(0)
 
 
@@ -202,8 +241,8 @@ class _Accumulators:
         self._layers = {layer.module: layer for layer in plan.coverage.layers}
         self._modules = dict(plan.objective.module.named_modules())
         like = plan.theta.detach()
-        self._inputs = {n: like.new_zeros(one.columns, one.columns) for n, one in self._layers.items()}
-        self._outputs = {n: like.new_zeros(one.outputs, one.outputs) for n, one in self._layers.items()}
+        self._inputs = {n: like.new_zeros(layer.columns, layer.columns) for n, layer in self._layers.items()}
+        self._outputs = {n: like.new_zeros(layer.outputs, layer.outputs) for n, layer in self._layers.items()}
         self._rows = dict.fromkeys(self._layers, 0)
         names = plan.coverage.diagonal
         self._closed = closed_form_modules(plan.objective, names, plan.coverage.called)
@@ -246,10 +285,12 @@ class _Accumulators:
                 self._add_rest(samples, cotangent)
 
     def total(self, count: int) -> KroneckerSums:
+        """The sums so far, of `count` samples."""
         layers = {n: LayerSums(self._inputs[n], self._outputs[n], self._rows[n]) for n in self._layers}
         return KroneckerSums(layers, self._squares, count)
 
     def _add_gradients(self, run: LayerPass, gradients: Sequence[Tensor], size: int) -> None:
+        """Layers' outer products g g^T, and the squares that have a closed form."""
         kept: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for use, gradient in zip(run.uses, gradients, strict=True):
             if use.module in self._layers:
@@ -258,9 +299,9 @@ class _Accumulators:
             elif use.kept is not None:
                 kept.setdefault(use.module, []).append((use.kept, gradient))
         for name, uses in kept.items():
-            found = squares(self._modules[name], uses)
+            by_role = squares(self._modules[name], uses)
             for role, parameter in self._closed[name].items():
-                self._squares[parameter] += found[role]
+                self._squares[parameter] += by_role[role]
 
     def _add_rest(self, samples: Samples, cotangent: Tensor) -> None:
         """Parameters without a closed form: their per-sample gradients, by vmap."""
@@ -268,12 +309,12 @@ class _Accumulators:
         names = self._rest
         sizes = [fixed[name].numel() for name in names]
 
-        def projected(flat: Tensor, one: Tensor, along: Tensor) -> Tensor:
+        def projected(flat: Tensor, inputs: Tensor, along: Tensor) -> Tensor:
             parts = torch.split(flat, sizes)
             moved = {name: part.view(fixed[name].shape) for name, part in zip(names, parts, strict=True)}
-            return (self._objective.outputs({**fixed, **moved}, one[None])[0] * along).sum()
+            return (self._objective.outputs({**fixed, **moved}, inputs[None])[0] * along).sum()
 
         values = torch.cat([fixed[name].reshape(-1) for name in names])
-        rows = SampleMap(lambda one, along: grad(projected)(values, one, along))(samples.inputs, cotangent)
+        rows = SampleMap(lambda inputs, along: grad(projected)(values, inputs, along))(samples.inputs, cotangent)
         for name, part in zip(names, torch.split(rows.square().sum(0), sizes), strict=True):
             self._squares[name] += part

@@ -23,7 +23,14 @@ from oubli.components.solvers.solution import check_finite, checked, indefinite
 
 @dataclass(frozen=True)
 class KroneckerBlock:
-    """One layer: places (C, I) in the block, left (C, C), right (I, I) orthogonal, eigenvalues (C, I)."""
+    """One layer.
+
+    Attributes:
+        places: (C, I) int64, where in the block its parameters are.
+        left: (C, C), orthogonal.
+        right: (I, I), orthogonal.
+        eigenvalues: e (C, I).
+    """
 
     places: Tensor
     left: Tensor
@@ -31,14 +38,33 @@ class KroneckerBlock:
     eigenvalues: Tensor
 
     def applied(self, vector: Tensor, scale: Tensor) -> Tensor:
-        """left (scale * (left^T W right)) right^T for W the layer's part of a vector (d_P,); (C, I)."""
+        """left (scale * (left^T W right)) right^T for the layer's part W of a vector.
+
+        Args:
+            vector: (d_P,).
+            scale: (C, I).
+
+        Returns:
+            (C, I).
+        """
+        # W -> left^T W right
         rotated = self.left.T @ vector[self.places] @ self.right
         return self.left @ (scale * rotated) @ self.right.T
 
 
 @dataclass(frozen=True)
 class KroneckerSystem:
-    """The whole block: `size` d_P; layers; and a diagonal, values (k,) at places (k,)."""
+    """The whole block.
+
+    Attributes:
+        size: d_P.
+        blocks: The layers.
+        places: (k,) int64, where in the block the single parameters are.
+        values: (k,), their diagonal.
+
+    Raises:
+        NonFiniteInput: An eigenvalue is not finite.
+    """
 
     size: int
     blocks: tuple[KroneckerBlock, ...]
@@ -59,7 +85,7 @@ class KroneckerSystem:
 
     @full_precision()
     def matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector (d_P,)."""
+        """The product with a vector (d_P,); (d_P,)."""
         result = torch.zeros_like(vector)
         for block in self.blocks:
             result[block.places] = block.applied(vector, block.eigenvalues)
@@ -79,7 +105,16 @@ class KroneckerSystem:
 
     @full_precision()
     def solve(self, b: Tensor, shift: float) -> Solution:
-        """By dividing in the eigenbasis; IndefiniteCurvature where an eigenvalue and `shift` are not above 0 in sum."""
+        """x with (A + shift * I) x = b, by dividing in the eigenbasis.
+
+        Args:
+            b: (d_P,).
+            shift: What is added to the diagonal.
+
+        Raises:
+            IndefiniteCurvature: An eigenvalue and `shift` are not above 0 in sum.
+            NumericalError: The residual stays above the tolerance.
+        """
         parts = [block.eigenvalues for block in self.blocks] + ([self.values] if len(self.values) else [])
         lowest = min(float(part.min()) for part in parts)
         if lowest + shift <= 0:

@@ -30,7 +30,11 @@ DIRECTIONS = 256
 
 @dataclass(frozen=True)
 class LowRankCurvature:
-    """factor (k, d_P): the matrix is factor^T factor."""
+    """A curvature of low rank.
+
+    Attributes:
+        factor: (k, d_P); the matrix is factor^T factor.
+    """
 
     factor: Tensor
 
@@ -40,7 +44,7 @@ class LowRankCurvature:
         return self.factor.shape[1]
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector (d_P,)."""
+        """The product with a vector (d_P,); (d_P,)."""
         return self.factor.T @ (self.factor @ vector)
 
     def dense(self) -> Tensor:
@@ -54,7 +58,12 @@ class LowRankCurvature:
 
 @dataclass(frozen=True)
 class LeadingDirections:
-    """basis V (k, d) and values (k,), falling, of the mean over n samples."""
+    """Leading eigenvectors and eigenvalues of the mean over n samples.
+
+    Attributes:
+        basis: V (k, d) with orthonormal rows.
+        values: (k,), falling.
+    """
 
     basis: Tensor
     values: Tensor
@@ -70,10 +79,23 @@ class LeadingDirections:
         directions: int = DIRECTIONS,
         budget_bytes: int = MEMORY_BUDGET_BYTES,
     ) -> LeadingDirections:
-        """From `samples` of the source, evenly drawn by `seed`; labels are drawn as `SampledFisher` draws them."""
+        """From some of a source's samples.
+
+        Args:
+            restriction: Of all parameters, at the weights.
+            source: The training samples.
+            seed: Of the samples, evenly drawn, and of their labels, drawn as `SampledFisher` draws them.
+            samples: r, how many are looked at.
+            directions: k, how many are kept at most.
+            budget_bytes: What one chunk's temporaries may take.
+
+        Raises:
+            ConfigurationError: The source is empty, or the loss is not one of `losses.Loss`.
+        """
         chosen = _some(source, samples, seed)
         rows = SampledFisher(restriction, chosen, budget_bytes, seed=seed).factor()
         with full_precision():
+            # R R^T = U diag(values) U^T, so the eigenvectors of R^T R are R^T U / sqrt(values)
             values, vectors = torch.linalg.eigh(rows @ rows.T)
             # Directions that rounding makes up have no length to be divided by.
             kept = values > values[-1] * len(rows) * torch.finfo(rows.dtype).eps
@@ -85,11 +107,19 @@ class LeadingDirections:
     ) -> LeadingDirections:
         """Over the n - m retained samples: n G less the removed samples' part, within V.
 
-        restriction: of all parameters. The removed samples' part may be larger than the estimate holds of it, since
-        few of them were looked at; what would become negative is 0.
+        The removed samples' part may be larger than the estimate holds of it, since few of them were looked at; what
+        would become negative is 0.
+
+        Args:
+            restriction: Of all parameters, at the weights that the directions were taken at.
+            removed: The m samples.
+            n: Samples that the directions stand for.
+            seed: The one that the directions were taken with.
+            budget_bytes: What one chunk's temporaries may take.
         """
         rows = SampledFisher(restriction, removed, budget_bytes, seed=seed).factor()
         with full_precision():
+            # R -> R V^T, then (n diag(values) - m V R^T R V^T) / (n - m) in the coordinates of V
             within = rows @ self.basis.T
             core = (n * torch.diag(self.values) - len(removed) * within.T @ within) / (n - len(removed))
             values, vectors = torch.linalg.eigh((core + core.T) / 2)

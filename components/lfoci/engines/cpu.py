@@ -109,10 +109,13 @@ class CpuEngine:
 class _Lists:
     """The rows near each row in X, the s columns taken.
 
-    taken: (N, s) float64, X. near: (N, k) float64 squared distances in X, ascending, each list ended by inf; rows:
-    (N, k) uint32, whose they are. reach: (N,) float64, which no row outside the list is nearer than. visits: (N,)
-    int64, the rows, those first that are likely to fall short most. pace: (N,) float64, the part of the whole
-    shortfall that is foreseen to be known after each visit.
+    Attributes:
+        taken: (N, s) float64, X.
+        near: (N, k) float64 squared distances in X, ascending, each list ended by inf.
+        rows: (N, k) uint32, the rows at these distances.
+        reach: (N,) float64, a distance that no row outside the list is nearer than.
+        visits: (N,) int64, the rows, those first that are likely to fall short most.
+        pace: (N,) float64, the part of the whole shortfall that is expected to be known after each visit.
     """
 
     taken: Floats

@@ -20,6 +20,7 @@ _LANES = 128  # candidates of one program, side by side: four warps, one candida
 _STRIDE = 8  # places of the list between two looks at whether any candidate goes on
 
 
+# many parameters: a Triton kernel takes pointers, sizes and its constants one by one.
 # Triton reads annotations as its own: those of Python would be errors.
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _search(z, near, rows, ranks, shortfalls, count, columns, LANES: tl.constexpr, STRIDE: tl.constexpr):  # type: ignore[no-untyped-def]

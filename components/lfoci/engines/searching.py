@@ -129,6 +129,7 @@ def nearest_few(
 
 
 # many parameters: as above.
+# long: one loop, whose state is held in registers.
 @kernel
 def search(
     values: Floats,
