@@ -68,7 +68,8 @@ def test_every_block_runs_and_prints_what_the_page_shows(tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env=environment | exports,
+        # One thread: more only wait for each other where tests share the processors.
+        env=environment | exports | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
