@@ -27,7 +27,9 @@ from oubli.components.model.restriction import Restriction
 from oubli.components.model.samples import Samples
 from oubli.components.reference.models import logistic_regression
 from oubli.components.reference.training import fit_convex
-from oubli.components.removal.newton import RemovalUpdate, newton_removal
+from oubli.components.removal.damping import Undamped
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.update import RemovalUpdate
 from oubli.components.solvers import prepare_system
 
 L2 = 1e-3
@@ -75,7 +77,7 @@ def cases() -> Iterator[Case]:
 
     def update(retained: Samples, removed: Samples, steps: int) -> RemovalUpdate:
         gradient = RemovedGradient.of(objective, theta, removed)
-        return newton_removal(objective, theta, retained, gradient, block=None, steps=steps, damping=None, convex=True)
+        return newton_removal(objective, theta, retained, gradient, NewtonPlan(steps, Undamped(), convex=True))
 
     # Warm-up, so that no case pays for first calls.
     update(samples.select(torch.arange(10, 60)), samples.select(torch.arange(10)), 2)

@@ -25,8 +25,8 @@ from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import write_training_data
 from oubli.registry.training.training_record import FactoryReference, ImageDecoder
+from oubli.registry.training.writing import write_training_data
 
 _REMOVED = 25
 _TEST_SHARE = 0.2

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import oubli
 from oubli.cli import demo, select, serve, show, train, unlearn
 from oubli.components.errors import OubliError
 
@@ -38,9 +39,18 @@ app.command()(serve.serve)
 app.command()(select.select)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"oubli {oubli.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show logs, and stack traces of errors."),
+    _version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+    ),
 ) -> None:
     """Options of every command; they stand before its name."""
     if "--help" in sys.argv:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oubli.components.lfoci import Selection
 
 
+# Each parameter is an option of the command.
 def select(
     table: Annotated[Path, typer.Argument(help="Parquet or CSV file.", show_default=False)],
     target: Annotated[str, typer.Option(help="Column to explain.", show_default=False)],
@@ -48,23 +49,12 @@ def select(
 
     console = Console()
     rows = _read(table)
-    if rows.column_names.count(target) != 1:
-        raise ConfigurationError(
-            f"{table} has no single column {target!r}.", remedy=f"Its columns: {', '.join(rows.column_names)}."
-        )
-    usable = [name for name in rows.column_names if _is_number(rows, name)]
-    if target not in usable:
-        raise ConfigurationError(
-            f"Target {target!r}: expected numbers, found {rows.schema.field(target).type}.",
-            remedy="Encode it as a number first.",
-        )
-    names = [name for name in usable if name != target]
-    left_out = [name for name in rows.column_names if name not in usable]
+    names, left_out = _candidates(rows, table, target)
     if left_out:
         console.print(f"Left out, as they are not numbers: {', '.join(left_out)}.", soft_wrap=True, highlight=False)
     values = np.empty((rows.num_rows, len(names)))
-    for place, name in enumerate(names):
-        values[:, place] = _numbers(rows, name)
+    for index, name in enumerate(names):
+        values[:, index] = _numbers(rows, name)
     selection = l_foci(
         values,
         _numbers(rows, target),
@@ -80,6 +70,22 @@ def select(
     if plot is not None:
         _draw(plot, selection, names, target)
         console.print(f"Drawn: {plot}", soft_wrap=True)
+
+
+def _candidates(rows: pa.Table, path: Path, target: str) -> tuple[list[str], list[str]]:
+    """The columns to choose among, and those that are left out for not being numbers."""
+    if rows.column_names.count(target) != 1:
+        raise ConfigurationError(
+            f"{path} has no single column {target!r}.", remedy=f"Its columns: {', '.join(rows.column_names)}."
+        )
+    if not _is_number(rows, target):
+        raise ConfigurationError(
+            f"Target {target!r}: expected numbers, found {rows.schema.field(target).type}.",
+            remedy="Encode it as a number first.",
+        )
+    others = [name for name in rows.column_names if name != target]
+    usable = [name for name in others if _is_number(rows, name)]
+    return usable, [name for name in others if name not in usable]
 
 
 def _read(path: Path) -> pa.Table:

@@ -58,9 +58,12 @@ def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
         console.print(Text(f"Evidence: {this_command()} show {outcome.model} {outcome.version}"), soft_wrap=True)
 
 
-def print_trained(console: Console, version: RegisteredVersion) -> None:
+def print_trained(console: Console, version: RegisteredVersion, advice: str = "") -> None:
+    """One headline, what the version was trained on, and what is left to do where an alias stayed elsewhere."""
     console.print(Text(f"{version.name}: version {version.version} registered", style="bold green"))
     console.print(Text(version.description))
+    if advice:
+        console.print(Text(advice), soft_wrap=True)
     console.print(Text(f"Evidence: {this_command()} show {version.name} {version.version}"), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""TOML files read into pydantic models, with errors that name file and field."""
+"""TOML files and options read into pydantic models, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_toml(path: Path, model: type[Model], *, overrides: Mapping[str, Any] | None = None) -> Model:
-    """`path` as a `model`; `overrides`, from the command line, win over the file.
+    """Read a file as a model.
 
-    Raises ConfigurationError where the file is missing, is not TOML, or does not fit.
+    Args:
+        path: The TOML file.
+        model: What its values must fit.
+        overrides: Values from the command line, which win over the file.
+
+    Raises:
+        ConfigurationError: The file is missing, is not TOML, or does not fit.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -27,11 +33,27 @@ def read_toml(path: Path, model: type[Model], *, overrides: Mapping[str, Any] | 
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}.", remedy="Correct the file.") from error
+    return validated({**values, **(overrides or {})}, model, source=str(path), remedy="Correct these fields.")
+
+
+def validated(values: Mapping[str, Any], model: type[Model], *, source: str, remedy: str) -> Model:
+    """Values as a model.
+
+    Args:
+        values: By field.
+        model: What they must fit.
+        source: Where they come from, as the error says it.
+        remedy: What to do where they do not fit, as the error says it.
+
+    Raises:
+        ConfigurationError: They do not fit; every wrong field is named, with its path.
+    """
     try:
-        return model.model_validate({**values, **(overrides or {})})
+        return model.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(step) for step in entry['loc']) or 'the file'}: {entry['msg']}"
+            f"{'.'.join(str(step) for step in entry['loc']) or 'together'}: "
+            f"{entry['msg'].removeprefix('Value error, ')}"
             for entry in error.errors(include_url=False)
         )
-        raise ConfigurationError(f"{path} does not fit: {problems}.", remedy="Correct these fields.") from error
+        raise ConfigurationError(f"{source} does not fit: {problems}.", remedy=remedy) from error

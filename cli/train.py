@@ -42,5 +42,8 @@ def train(
     from oubli.flows.train import train as train_flow
     from oubli.registry.training.train_spec import TrainSpec
 
-    trained = train_flow(read_toml(spec, TrainSpec)) if spec is not None else retrain_flow(source or "", removals or [])
-    print_trained(Console(), trained)
+    if spec is not None:
+        print_trained(Console(), train_flow(read_toml(spec, TrainSpec)))
+        return
+    retrained = retrain_flow(source or "", removals or [])
+    print_trained(Console(), retrained.version, retrained.advice)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 
 def unlearn(
@@ -32,7 +29,12 @@ def unlearn(
     ] = "auto",
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with further settings (README.md, 'Settings').", show_default=False),
+        typer.Option(
+            help="TOML file with further settings (README.md, 'Settings'). Its table [limits] sets when to refuse: "
+            "accuracy_drop, loss_rise, gradient_floor, gradient_rise, gradient_ratio, convex_gradient_fraction, "
+            "class_share, membership_left.",
+            show_default=False,
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also retrain without the samples and report both. Slow.")
@@ -48,7 +50,7 @@ def unlearn(
     from rich.console import Console
 
     from oubli.cli.tables import print_outcome
-    from oubli.cli.toml import read_toml
+    from oubli.cli.toml import read_toml, validated
     from oubli.flows.unlearn import unlearn as unlearn_flow
     from oubli.registry.removals.outcome import Status
     from oubli.registry.removals.unlearn_config import UnlearnConfig
@@ -58,21 +60,11 @@ def unlearn(
         chosen["selection"] = selection
     if compare:
         chosen["compare_with_retraining"] = True
-    settings = read_toml(config, UnlearnConfig, overrides=chosen) if config else _configured(chosen)
+    if config is not None:
+        settings = read_toml(config, UnlearnConfig, overrides=chosen)
+    else:
+        settings = validated(chosen, UnlearnConfig, source="The command line", remedy="Set the rest with --config.")
     outcome = unlearn_flow(model, removals, settings)
     print_outcome(Console(), outcome)
     if outcome.status is Status.REFUSED:
         raise typer.Exit(3)
-
-
-def _configured(chosen: dict[str, object]) -> UnlearnConfig:
-    from pydantic import ValidationError
-
-    from oubli.components.errors import ConfigurationError
-    from oubli.registry.removals.unlearn_config import UnlearnConfig
-
-    try:
-        return UnlearnConfig.model_validate(chosen)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"The options do not fit: {problem}.", remedy="Set the rest with --config.") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 
 from oubli.flows.runtime.progress import progress
 from oubli.flows.runtime.retries import COMPUTES
-from oubli.flows.training import train as stage
+from oubli.flows.training.retrain import Retrained
+from oubli.flows.training.retrain import retrain as retrain_and_register
+from oubli.flows.training.train import train as train_and_register
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.settings import load_settings
 from oubli.registry.training.train_spec import TrainSpec
@@ -15,13 +17,13 @@ from oubli.registry.training.train_spec import TrainSpec
 @task(name="train and register", **COMPUTES)
 def train_task(spec: TrainSpec) -> RegisteredVersion:
     with progress(f"Training {spec.model}") as on_progress:
-        return stage.train(load_settings(), spec, on_progress)
+        return train_and_register(load_settings(), spec, on_progress)
 
 
 @task(name="retrain and register", **COMPUTES)
-def retrain_task(model: str, removals: list[str]) -> RegisteredVersion:
+def retrain_task(model: str, removals: list[str]) -> Retrained:
     with progress(f"Retraining {model}") as on_progress:
-        return stage.retrain(load_settings(), model, removals, on_progress)
+        return retrain_and_register(load_settings(), model, removals, on_progress)
 
 
 @flow(name="train", flow_run_name="train-{spec.model}")
@@ -35,11 +37,14 @@ def train(spec: TrainSpec) -> RegisteredVersion:
 
 
 @flow(name="retrain", flow_run_name="retrain-{model}")
-def retrain(model: str, removals: list[str]) -> RegisteredVersion:
+def retrain(model: str, removals: list[str]) -> Retrained:
     """Train a registered version's recipe again without removed samples; the result becomes the challenger.
 
     Args:
         model: NAME, NAME@alias or NAME/version.
         removals: URIs of removal sets; may be empty, to leave out only what earlier versions removed.
     """
-    return retrain_task(model, removals)
+    retrained = retrain_task(model, removals)
+    if retrained.advice:
+        get_run_logger().warning(retrained.advice)
+    return retrained

@@ -1,4 +1,4 @@
-"""The removal flow: fetch, gradients, blanket, update, (retrain), validate, register.
+"""The removal flow: it names the removal, runs its stages in their order, and shows how it ended.
 
 A task whose stage is finished in the work area returns at once, on any machine: that is how a run resumes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow, task
 
+from oubli.flows.job.facts import Stage
 from oubli.flows.runtime.outcome_page import show_outcome
 from oubli.flows.runtime.progress import progress
 from oubli.flows.runtime.retries import COMPUTES, READS_AND_WRITES
@@ -15,6 +16,7 @@ from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
 from oubli.flows.stages.register import register
 from oubli.flows.stages.retrain import retrain_reference
+from oubli.flows.stages.sequence import computing_stages
 from oubli.flows.stages.update import update
 from oubli.flows.stages.validate import validate
 from oubli.registry.removals.job import RemovalJob
@@ -61,6 +63,15 @@ def register_task(job: RemovalJob) -> RemovalOutcome:
     return register(load_settings(), job)
 
 
+_COMPUTING = {
+    Stage.GRADIENTS: gradients_task,
+    Stage.BLANKET: blanket_task,
+    Stage.UPDATE: update_task,
+    Stage.RETRAIN: retrain_task,
+    Stage.VALIDATE: validate_task,
+}
+
+
 @flow(name="unlearn", flow_run_name="unlearn-{model}")
 def unlearn(model: str, removals: list[str], config: UnlearnConfig = UnlearnConfig()) -> RemovalOutcome:  # noqa: B008
     """Remove samples from a registered model: a new version with its evidence, or a refusal with its reasons.
@@ -73,14 +84,10 @@ def unlearn(model: str, removals: list[str], config: UnlearnConfig = UnlearnConf
     """
     job = fetch_task(model, removals, config)
     if isinstance(job, RemovalOutcome):
-        show_outcome(job)
-        return job
-    gradients_task(job)
-    blanket_task(job)
-    update_task(job)
-    if config.compare_with_retraining:
-        retrain_task(job)
-    validate_task(job)
-    outcome = register_task(job)
+        outcome = job
+    else:
+        for stage in computing_stages(config):
+            _COMPUTING[stage](job)
+        outcome = register_task(job)
     show_outcome(outcome)
     return outcome

@@ -23,8 +23,9 @@ from benchmarks.unlearning.data import Data, DataSet
 from benchmarks.unlearning.measures import Reference
 from benchmarks.unlearning.problems import Problem, bench, digest
 from benchmarks.unlearning.store import Line
-from oubli.components.blocks.blanket import BlanketOptions
-from oubli.components.blocks.choosing import Block, Selection, select_block
+from oubli.components.blocks.blanket import BlanketPlan
+from oubli.components.blocks.choosing import Block, BlockChoice, select_block
+from oubli.components.blocks.union import UnionRule
 from oubli.components.curvature.fisher import SampledFisher
 from oubli.components.errors import NumericalError
 from oubli.components.model.gradients import RemovedGradient
@@ -123,17 +124,17 @@ class BlanketStudy:
         stand = _Stand.of(reference, ready.data, self.curvature_samples, self.seed)
         chosen: dict[str, int] = {}
         for variant in [one for one in self.variants if int(self.size) <= one.largest_m]:
-            for selection in (Selection.L_FOCI, Selection.TOP_GRADIENT, Selection.RANDOM):
+            for selection in (BlockChoice.L_FOCI, BlockChoice.TOP_GRADIENT, BlockChoice.RANDOM):
                 if all(self._key(variant.name, selection.value, one) in known for one in DAMPINGS):
                     continue
-                if selection is not Selection.L_FOCI and variant.name not in chosen:
-                    chosen[variant.name] = stand.block(variant, Selection.L_FOCI, None).size(stand.objective)
+                if selection is not BlockChoice.L_FOCI and variant.name not in chosen:
+                    chosen[variant.name] = stand.block(variant, BlockChoice.L_FOCI, None).size(stand.objective)
                 block = stand.block(variant, selection, chosen.get(variant.name))
-                if selection is Selection.L_FOCI:
+                if selection is BlockChoice.L_FOCI:
                     chosen[variant.name] = block.size(stand.objective)
                 yield from self._lines(stand, variant.name, selection.value, block)
         if any(self._key("all parameters", "full", one) not in known for one in DAMPINGS):
-            yield from self._lines(stand, "all parameters", "full", Block(Selection.FULL, None))
+            yield from self._lines(stand, "all parameters", "full", Block(BlockChoice.FULL, None))
 
     def _lines(self, stand: _Stand, variant: str, selection: str, block: Block) -> Iterator[Line]:
         for damping, found in stand.updated(block).items():
@@ -177,20 +178,22 @@ class _Stand:
     def objective(self) -> Objective:
         return self.reference.original.objective
 
-    def block(self, variant: Variant, selection: Selection, size: int | None) -> Block:
-        by_l_foci = selection is Selection.L_FOCI
+    def block(self, variant: Variant, selection: BlockChoice, size: int | None) -> Block:
+        by_l_foci = selection is BlockChoice.L_FOCI
         d = self.objective.space.d
         limit = None if variant.largest_share is None else max(1, int(variant.largest_share * d))
         return select_block(
-            Selection.L_FOCI_BATCH if by_l_foci and variant.batch else selection,
+            BlockChoice.L_FOCI_BATCH if by_l_foci and variant.batch else selection,
             self.objective,
             self.reference.original.theta,
             self.reference.removed,
-            perturbation=self.data.perturbation(variant.strength),
-            perturbations=variant.perturbations,
+            BlanketPlan(
+                self.data.perturbation(variant.strength),
+                variant.perturbations,
+                union=UnionRule(min_share=variant.min_share),
+            ),
             seed=self.seed,
             size=limit if by_l_foci else max(1, size or 0),
-            options=BlanketOptions(min_share=variant.min_share) if by_l_foci else None,
         )
 
     def updated(self, block: Block) -> dict[float, dict[str, object]]:

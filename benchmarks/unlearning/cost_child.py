@@ -21,12 +21,16 @@ from benchmarks.unlearning.problems import Bench, Model, Problem, Training, benc
 from benchmarks.unlearning.removals import Removal, removal
 from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
 from oubli.components.model.chunking import pass_chunk
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, removal_from_snapshot
+from oubli.components.removal.damping import Least
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.update import RemovalUpdate
 
 SOME_SAMPLES = 1024
 """Retained samples that dampings are judged by, and others that the sampled Fisher of `newton_sampled` is made of."""
@@ -61,7 +65,7 @@ def main(stage: str, place: Path, data_folder: Path, size: str) -> dict[str, obj
     elif stage == "snapshot":
         objective = _trained(ready, place)
         with clock:
-            snapshot = CurvatureSnapshot.take(objective, objective.theta(), ready.data.train)
+            snapshot = take_snapshot(objective, objective.theta(), ready.data.train)
         save_file(snapshot.tensors(), place / "snapshot.safetensors")
         (place / "snapshot.json").write_text(json.dumps(snapshot.facts()), encoding="utf-8")
         facts["snapshot_mb"] = (place / "snapshot.safetensors").stat().st_size / 2**20
@@ -91,12 +95,12 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
         described = json.loads((place / "snapshot.json").read_text(encoding="utf-8"))
         probe = _some(chosen.retained, seed=1)
         with clock:
-            snapshot = CurvatureSnapshot.restore(tensors, described)
+            snapshot = restore_snapshot(tensors, described)
             update = _step(objective, snapshot, removed, probe)
     elif stage == "one_pass":
         with clock:
             # Gradient of all samples in one pass; the removed samples' part is taken off again.
-            snapshot = CurvatureSnapshot.take(objective, theta, ready.data.train)
+            snapshot = take_snapshot(objective, theta, ready.data.train)
             update = _step(objective, snapshot, removed, _some(chosen.retained, seed=1))
     else:
         retained = chosen.retained
@@ -106,15 +110,15 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
                 theta,
                 retained,
                 RemovedGradient.of(objective, theta, removed),
-                block=None,
-                steps=1,
-                damping=None,
-                convex=False,
-                curvature=curvature_builder(
-                    CurvatureKind.SAMPLED_FISHER if stage == "newton_sampled" else CurvatureKind.KFAC
+                NewtonPlan(
+                    steps=1,
+                    damping=Least(probe=_some(retained, seed=1)),
+                    convex=False,
+                    curvature=curvature_builder(
+                        CurvatureKind.SAMPLED_FISHER if stage == "newton_sampled" else CurvatureKind.KFAC
+                    ),
+                    curvature_samples=_some(retained, seed=0) if stage == "newton_sampled" else None,
                 ),
-                curvature_samples=_some(retained, seed=0) if stage == "newton_sampled" else None,
-                probe=_some(retained, seed=1),
             )
     started = time.perf_counter()
     after = retained_gradient_norm(objective, update.theta, chosen.retained)
@@ -124,9 +128,7 @@ def _remove(stage: str, ready: Bench, chosen: Removal, place: Path, clock: Clock
 
 
 def _step(objective: Objective, snapshot: CurvatureSnapshot, removed: Samples, probe: Samples) -> RemovalUpdate:
-    return removal_from_snapshot(
-        objective, objective.theta(), snapshot, removed, block=None, damping=None, convex=False, probe=probe
-    )
+    return removal_from_snapshot(objective, objective.theta(), snapshot, removed, damping=Least(probe=probe))
 
 
 def _some(retained: Samples, *, seed: int) -> Samples:

@@ -14,16 +14,12 @@ from torch import Tensor
 
 from benchmarks.unlearning.removals import Removal
 from benchmarks.unlearning.trainings import Trained
-from oubli.components.gate.gate import GateEvidence, GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.gate.evidence import GateEvidence, MembershipEvidence, UpdateEvidence
+from oubli.components.gate.limits import GateLimits
+from oubli.components.gate.verdict import judge
 from oubli.components.measures.class_shares import class_shares
-from oubli.components.measures.evaluation import (
-    ThreeSets,
-    evaluate,
-    parameter_distance,
-    prediction_divergence,
-    retained_gradient_norm,
-    tug_of_war,
-)
+from oubli.components.measures.evaluation import evaluate, parameter_distance, prediction_divergence, tug_of_war
+from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.measures.membership import membership_inference
 from oubli.components.measures.relearning import relearn
 from oubli.components.model.objective import Objective
@@ -32,29 +28,15 @@ from oubli.components.model.samples import Samples
 RELEARNING_EPOCHS = 30
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Of one model: loss and accuracy on the removed, retained and test samples, the retained gradient's norm, and the
-    area under the curve of membership inference on the removed against the test samples."""
-
-    sets: ThreeSets
-    gradient: float
-    membership: float
-
-    def as_dict(self) -> dict[str, object]:
-        found: dict[str, object] = {"retained_gradient": self.gradient, "membership_auc": self.membership}
-        for name in ("forget", "retained", "test"):
-            one = getattr(self.sets, name)
-            found[f"{name}_loss"] = one.loss
-            found[f"{name}_accuracy"] = one.accuracy
-        return found
-
-
-def figures(objective: Objective, theta: Tensor, removed: Samples, retained: Samples, test: Samples) -> Figures:
-    sets = ThreeSets(*(evaluate(objective, theta, source) for source in (removed, retained, test)))
-    membership = membership_inference(objective, theta, removed, test)
-    assert membership is not None
-    return Figures(sets, retained_gradient_norm(objective, theta, retained), membership.auc)
+def figures(model: Measurement) -> dict[str, object]:
+    """Under the names of the results' lines: loss and accuracy on the removed, retained and test samples, the retained
+    gradient's norm, and the area under the curve of membership inference on the removed against the test samples."""
+    found: dict[str, object] = {"retained_gradient": model.gradient_norm, "membership_auc": _membership(model)}
+    for name in ("forget", "retained", "test"):
+        one = getattr(model.sets, name)
+        found[f"{name}_loss"] = one.loss
+        found[f"{name}_accuracy"] = one.accuracy
+    return found
 
 
 @dataclass(frozen=True)
@@ -74,14 +56,14 @@ class Reference:
         return self.removal.retained
 
     @cached_property
-    def before(self) -> Figures:
+    def before(self) -> Measurement:
         """Of the original."""
-        return self.figures(self.original.objective, self.original.theta)
+        return self._measure(self.original.objective, self.original.theta)
 
     @cached_property
-    def targets(self) -> tuple[Figures, ...]:
+    def targets(self) -> tuple[Measurement, ...]:
         """Of each retrained model."""
-        return tuple(self.figures(one.objective, one.theta) for one in self.retrained)
+        return tuple(self._measure(one.objective, one.theta) for one in self.retrained)
 
     @cached_property
     def floor(self) -> float | None:
@@ -97,8 +79,8 @@ class Reference:
         assert found is not None
         return found.auc
 
-    def figures(self, objective: Objective, theta: Tensor) -> Figures:
-        return figures(objective, theta, self.removed, self.retained, self.removal.data.test)
+    def _measure(self, objective: Objective, theta: Tensor) -> Measurement:
+        return measure(objective, theta, self.removed, self.retained, self.removal.data.test)
 
     def divergence(self, objective: Objective, theta: Tensor) -> float:
         """Mean divergence of a model's predictions on the removed samples from those of the retrained model."""
@@ -116,18 +98,18 @@ class Reference:
 
     def shared(self) -> dict[str, object]:
         """The figures that every case of this removal carries, to be read beside its own."""
-        targets = [one.as_dict() for one in self.targets]
+        targets = [figures(one) for one in self.targets]
         return {
             "m": self.removal.count,
             "n": len(self.removal.data.train),
             "d": self.original.objective.space.d,
-            "original": self.before.as_dict(),
+            "original": figures(self.before),
             "retrained": {key: fmean(float(str(one[key])) for one in targets) for key in targets[0]},
             "retrained_models": len(self.retrained),
             "retained_membership_auc": self.retained_membership,
             "original_divergence": self.divergence(self.original.objective, self.original.theta),
             "floor": self.floor,
-            "floor_membership": _spread([one.membership for one in self.targets]),
+            "floor_membership": _spread([_membership(one) for one in self.targets]),
             "floor_test_accuracy": _spread([_accuracy(one) for one in self.targets]),
             "retrain_seconds": fmean(one.seconds for one in self.retrained),
             "train_gradient": self.original.gradient,
@@ -136,14 +118,14 @@ class Reference:
     def of_update(self, theta: Tensor, *, convex: bool) -> dict[str, object]:
         """The figures of updated weights theta (d,) of the original's module."""
         objective = self.original.objective
-        own = self.figures(objective, theta)
+        own = self._measure(objective, theta)
         found: dict[str, object] = {
-            **own.as_dict(),
+            **figures(own),
             "divergence": self.divergence(objective, theta),
             "divergence_from_others": self.divergence_from_others(objective, theta),
-            "gradient_ratio": own.gradient / self.before.gradient,
+            "gradient_ratio": own.gradient_norm / self.before.gradient_norm,
             "test_accuracy_off": abs(_accuracy(own) - fmean(_accuracy(one) for one in self.targets)),
-            "membership_off": abs(own.membership - fmean(one.membership for one in self.targets)),
+            "membership_off": abs(_membership(own) - fmean(_membership(one) for one in self.targets)),
             "tug_of_war": fmean(float(tug_of_war(own.sets, one.sets) or 0.0) for one in self.targets),
         }
         if convex:
@@ -166,13 +148,13 @@ class Reference:
             weights_finite=bool(torch.isfinite(theta).all()),
             test_before=self.before.sets.test,
             test_after=after,
-            gradient_before=self.before.gradient,
+            gradient_before=self.before.gradient_norm,
             gradient_after=float(str(own["retained_gradient"])),
             test_original=self.before.sets.test,
             model_gradient=model_gradient,
             removal_gradient=removal_gradient,
             membership=MembershipEvidence(
-                self.before.membership, float(str(own["membership_auc"])), self.retained_membership
+                _membership(self.before), float(str(own["membership_auc"])), self.retained_membership
             ),
             class_shares=class_shares(self.removed.labels, self.removal.data.train.labels),
             l2=self.original.objective.l2,
@@ -181,10 +163,15 @@ class Reference:
 
 def verdict(evidence: GateEvidence) -> dict[str, object]:
     found = judge(evidence, GateLimits())
-    return {"verdict": found.outcome.value, "reasons": [one.code.value for one in found.reasons]}
+    return {"verdict": found.decision.value, "reasons": [one.code.value for one in found.reasons]}
 
 
-def _accuracy(one: Figures) -> float:
+def _membership(one: Measurement) -> float:
+    assert one.forget_membership is not None
+    return one.forget_membership.auc
+
+
+def _accuracy(one: Measurement) -> float:
     assert one.sets.test.accuracy is not None
     return one.sets.test.accuracy
 

@@ -16,14 +16,19 @@ from torch import Tensor
 
 from benchmarks.unlearning.data import DataSet
 from benchmarks.unlearning.measures import Reference
-from oubli.components.blocks.choosing import Block, Selection, select_block
+from oubli.components.blocks.blanket import BlanketPlan
+from oubli.components.blocks.choosing import Block, BlockChoice, select_block
 from oubli.components.curvature.kinds import CurvatureBuilder, CurvatureKind, curvature_builder
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.low_rank import LowRankSnapshot
 from oubli.components.errors import IndefiniteCurvature, NumericalError
-from oubli.components.gate.gate import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
+from oubli.components.gate.evidence import EmptyBlockEvidence, GateEvidence, IndefiniteEvidence, UnsolvedEvidence
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.samples import Samples
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.components.removal.damping import Damping, Least, Undamped
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.one_at_a_time import one_at_a_time
+from oubli.components.removal.update import RemovalUpdate
 
 
 class Strategy(StrEnum):
@@ -62,10 +67,10 @@ class Strategy(StrEnum):
 BASELINES = (Strategy.NOTHING, Strategy.FINE_TUNING, Strategy.GRADIENT_ASCENT)
 
 ON_BLOCKS = {
-    Strategy.L_FOCI: Selection.L_FOCI,
-    Strategy.L_FOCI_BATCH: Selection.L_FOCI_BATCH,
-    Strategy.TOP_GRADIENT: Selection.TOP_GRADIENT,
-    Strategy.RANDOM: Selection.RANDOM,
+    Strategy.L_FOCI: BlockChoice.L_FOCI,
+    Strategy.L_FOCI_BATCH: BlockChoice.L_FOCI_BATCH,
+    Strategy.TOP_GRADIENT: BlockChoice.TOP_GRADIENT,
+    Strategy.RANDOM: BlockChoice.RANDOM,
 }
 
 FULL = {
@@ -147,25 +152,24 @@ class Desk:
     @cached_property
     def l_foci(self) -> tuple[Block, float]:
         """The block that the others of equal size are measured by, and the seconds it took."""
-        return self._timed_block(Selection.L_FOCI, None)
+        return self._timed_block(BlockChoice.L_FOCI, None)
 
-    def _block(self, selection: Selection) -> tuple[Block, float]:
-        if selection is Selection.L_FOCI:
+    def _block(self, selection: BlockChoice) -> tuple[Block, float]:
+        if selection is BlockChoice.L_FOCI:
             return self.l_foci
-        if selection is Selection.L_FOCI_BATCH:
+        if selection is BlockChoice.L_FOCI_BATCH:
             return self._timed_block(selection, None)
         chosen = self.l_foci[0].indices
         return self._timed_block(selection, max(1, 0 if chosen is None else len(chosen)))
 
-    def _timed_block(self, selection: Selection, size: int | None) -> tuple[Block, float]:
+    def _timed_block(self, selection: BlockChoice, size: int | None) -> tuple[Block, float]:
         started = time.perf_counter()
         block = select_block(
             selection,
             self.reference.original.objective,
             self.theta,
             self.reference.removed,
-            perturbation=self.data.perturbation(),
-            perturbations=self.perturbations,
+            BlanketPlan(self.data.perturbation(), self.perturbations),
             seed=self.seed,
             size=size,
         )
@@ -194,15 +198,17 @@ class Desk:
                 self.theta,
                 self.reference.retained,
                 RemovedGradient.of(original.objective, self.theta, self.reference.removed),
+                self._plan(kind, sample, steps),
                 block=None if block is None else block.indices,
-                steps=steps,
-                damping=None,
-                convex=self.convex,
-                curvature=self.curvature(kind),
-                curvature_samples=sample,
             )
 
         return attempted(run, facts, spent)
+
+    def _plan(self, kind: CurvatureKind, sample: Samples | None, steps: int = 1) -> NewtonPlan:
+        return NewtonPlan(steps, self._damping(), self.convex, self.curvature(kind), sample)
+
+    def _damping(self, probe: Samples | None = None) -> Damping:
+        return Undamped() if self.convex else Least(probe=probe)
 
     def curvature(self, kind: CurvatureKind) -> CurvatureBuilder:
         return curvature_builder(kind, secant=self.reference.original.secant, seed=self.seed)
@@ -214,19 +220,14 @@ class Desk:
                 self.theta,
                 self.reference.retained,
                 self.reference.removed,
-                block=None,
-                steps=1,
-                damping=None,
-                convex=self.convex,
-                curvature=self.curvature(CurvatureKind.SAMPLED_FISHER),
-                curvature_samples=self.sample(CurvatureKind.SAMPLED_FISHER),
+                self._plan(CurvatureKind.SAMPLED_FISHER, self.sample(CurvatureKind.SAMPLED_FISHER)),
             )
 
         return attempted(run, {}, 0.0)
 
     def _from_snapshot(self) -> Attempt:
         objective = self.reference.original.objective
-        snapshot = CurvatureSnapshot.take(objective, self.theta, self.data.train, form=SnapshotForm.LOW_RANK)
+        snapshot = LowRankSnapshot.take(objective, self.theta, self.data.train)
 
         def run() -> RemovalUpdate:
             return removal_from_snapshot(
@@ -234,10 +235,7 @@ class Desk:
                 self.theta,
                 snapshot,
                 self.reference.removed,
-                block=None,
-                damping=None,
-                convex=self.convex,
-                probe=self.reference.retained,
+                damping=self._damping(self.reference.retained),
             )
 
         return attempted(run, {}, 0.0)

@@ -13,7 +13,9 @@ from statistics import fmean, stdev
 from benchmarks.unlearning.removals import HALF_CLASS, SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import BASELINES, Strategy
-from oubli.components.gate.gate import GateLimits, MembershipEvidence, UpdateEvidence, judge
+from oubli.components.gate.evidence import MembershipEvidence, UpdateEvidence
+from oubli.components.gate.limits import GateLimits
+from oubli.components.gate.verdict import judge
 from oubli.components.measures.evaluation import Evaluation
 
 DISTANCE_BAR = 1e-3
@@ -104,7 +106,7 @@ def judged_anew(line: Line) -> Line:
         membership=_membership(before, line),
     )
     found = judge(evidence, GateLimits())
-    return {**line, "verdict": found.outcome.value, "reasons": [one.code.value for one in found.reasons]}
+    return {**line, "verdict": found.decision.value, "reasons": [one.code.value for one in found.reasons]}
 
 
 def _membership(before: Mapping[str, object], line: Line) -> MembershipEvidence | None:

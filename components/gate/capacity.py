@@ -26,11 +26,16 @@ import torch
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
+from oubli.components.gate.smoothness import Smoothness, check_not_negative
 
 
 @dataclass(frozen=True)
 class PrivacyTarget:
-    """(epsilon, delta) of Sekhari et al. 2021, definition 2; ConfigurationError unless 0 < epsilon, 0 < delta < 1."""
+    """(epsilon, delta) of Sekhari et al. 2021, definition 2.
+
+    Raises:
+        ConfigurationError: unless 0 < epsilon < infinity and 0 < delta < 1.
+    """
 
     epsilon: float
     delta: float
@@ -47,25 +52,16 @@ class PrivacyTarget:
 
 
 @dataclass(frozen=True)
-class Smoothness:
-    """Constants of f, l2 term included. lipschitz: L; hessian_lipschitz: M. Finite and not negative."""
-
-    lipschitz: float
-    hessian_lipschitz: float
-
-    def __post_init__(self) -> None:
-        _check_not_negative("lipschitz", self.lipschitz)
-        _check_not_negative("hessian_lipschitz", self.hessian_lipschitz)
-
-
-@dataclass(frozen=True)
 class Assumptions:
     """Which of the theorem's conditions hold for a model and its update; what is not known to hold is False.
 
-    convex: the loss, in the trained parameters. smoothness_proven: L and M are bounds, not estimates. at_minimum:
-    every step started from a minimiser of what the model was trained on. all_parameters: the step moved all of them,
-    not a block. exact_curvature: it was solved with the Hessian of the retained samples (for a linear model with
-    cross-entropy, the generalised Gauss-Newton matrix), undamped.
+    Attributes:
+        convex: the loss is convex in the trained parameters.
+        smoothness_proven: L and M are bounds, not estimates.
+        at_minimum: every step started from a minimiser of the objective that the model was trained on.
+        all_parameters: the step moved all of them, not a block.
+        exact_curvature: the step was solved with the Hessian of the retained samples (for a linear model with
+            cross-entropy, the generalised Gauss-Newton matrix), undamped.
     """
 
     convex: bool
@@ -79,9 +75,16 @@ class Assumptions:
 class CapacityStatement:
     """What can be said after `removed` samples in all.
 
-    gamma: the distance bound; sigma: the noise's standard deviation that it needs, and noise what was added; capacity:
-    how many may be removed in all with noise of at most max_noise. unmet: a sentence for each condition that does
-    not hold; with none, (epsilon, delta) is a guarantee, otherwise it is a stated target.
+    Attributes:
+        target: (epsilon, delta).
+        removed: m, since training.
+        capacity: how many may be removed in all with noise of at most `max_noise`.
+        gamma: the distance bound.
+        sigma: the standard deviation of the noise that `gamma` needs.
+        max_noise: the largest standard deviation that the model bears.
+        noise: the standard deviation of the noise that was added.
+        unmet: a sentence for each condition that does not hold; with none, (epsilon, delta) is a guarantee, otherwise
+            it is a stated target.
     """
 
     target: PrivacyTarget
@@ -95,6 +98,7 @@ class CapacityStatement:
 
     @property
     def guarantee(self) -> bool:
+        """Every condition holds."""
         return not self.unmet
 
     @property
@@ -115,8 +119,16 @@ class CapacityStatement:
 class DeletionCapacity:
     """The accountant of one trained model and all versions that come from it by removals.
 
-    samples: n, at training; strong_convexity: l2; max_noise: the largest standard deviation of noise that the model
-    bears (`relative_noise` makes one from the weights). Where l2 is 0 nothing bounds the distance: the capacity is 0.
+    Attributes:
+        target: (epsilon, delta).
+        smoothness: L and M.
+        strong_convexity: l2. Where it is 0 nothing bounds the distance, and the capacity is 0.
+        samples: n, at training.
+        max_noise: the largest standard deviation of noise that the model bears (`relative_noise` makes one from the
+            weights).
+
+    Raises:
+        ConfigurationError: `strong_convexity` or `max_noise` is negative or not finite, or `samples` is below 1.
     """
 
     target: PrivacyTarget
@@ -126,8 +138,8 @@ class DeletionCapacity:
     max_noise: float
 
     def __post_init__(self) -> None:
-        _check_not_negative("strong_convexity", self.strong_convexity)
-        _check_not_negative("max_noise", self.max_noise)
+        check_not_negative("strong_convexity", self.strong_convexity)
+        check_not_negative("max_noise", self.max_noise)
         if self.samples < 1:
             raise ConfigurationError(
                 f"samples is {self.samples}; at least 1 is needed.", remedy="Give n, the number trained on."
@@ -169,8 +181,17 @@ class DeletionCapacity:
         return removed > self.capacity
 
     def statement(self, removed: int, assumptions: Assumptions, *, noise: float = 0.0) -> CapacityStatement:
-        """What holds after `removed` samples in all, with noise of standard deviation `noise` added to the weights."""
-        _check_not_negative("noise", noise)
+        """What holds after a removal.
+
+        Args:
+            removed: m, samples removed in all since training.
+            assumptions: which conditions hold.
+            noise: the standard deviation of the noise that was added to the weights.
+
+        Raises:
+            ConfigurationError: `removed` is not from 0 to n - 1, or `noise` is negative or not finite.
+        """
+        check_not_negative("noise", noise)
         sigma = self.sigma(removed)
         return CapacityStatement(
             target=self.target,
@@ -214,66 +235,61 @@ def noise_scale(gamma: float, target: PrivacyTarget) -> float:
 
 
 def measured_gamma(retained_gradient: float, l2: float) -> float:
-    """||grad F_R(w-)|| / l2, a bound on ||w- - w_R|| that was measured instead of foreseen.
+    """||grad F_R(w-)|| / l2, a bound on ||w- - w_R|| that is measured, not foreseen.
 
     By strong convexity, for any w where F_R is convex in the trained parameters beside its l2 term (Guo et al., ICML
     2020, bound the removal by the same residual). Far tighter than `gamma`, but it depends on the data: noise that is
-    scaled by it tells a little of them. 0 / 0 is 0; infinite where l2 is 0 otherwise.
+    scaled by it reveals a little about them.
+
+    Args:
+        retained_gradient: ||grad F_R(w-)||.
+        l2: the coefficient of F's l2 term.
+
+    Returns:
+        The bound; 0 where the gradient is 0, infinite where l2 alone is 0.
+
+    Raises:
+        ConfigurationError: an argument is negative or not finite.
     """
-    _check_not_negative("retained_gradient", retained_gradient)
-    _check_not_negative("l2", l2)
+    check_not_negative("retained_gradient", retained_gradient)
+    check_not_negative("l2", l2)
     if retained_gradient == 0:
         return 0.0
     return retained_gradient / l2 if l2 else math.inf
 
 
 def relative_noise(share: float, theta: Tensor) -> float:
-    """The standard deviation at which noise on all d weights has `share` of their norm: share ||theta|| / sqrt(d)."""
-    _check_not_negative("share", share)
+    """The standard deviation at which noise on all d weights has a share of their norm: share ||theta|| / sqrt(d).
+
+    Args:
+        share: of the norm; not negative.
+        theta: (d,) weights.
+
+    Raises:
+        ConfigurationError: the share is negative or not finite.
+    """
+    check_not_negative("share", share)
     return share * float(torch.linalg.vector_norm(theta, dtype=torch.float64)) / math.sqrt(theta.numel())
 
 
 def noisy(theta: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """theta (d,) + N(0, sigma^2 I), in its dtype and on its device; a copy where sigma is 0.
+    """theta + N(0, sigma^2 I).
 
-    Drawn in float64 by a generator of the CPU, so that a seed means the same noise everywhere. ConfigurationError where
-    sigma is negative or not finite.
+    Drawn in float64 on the CPU, so that a seed means the same noise everywhere.
+
+    Args:
+        theta: (d,) weights.
+        sigma: standard deviation of the noise.
+        generator: one of the CPU.
+
+    Returns:
+        (d,) in the dtype and on the device of `theta`; a copy where sigma is 0.
+
+    Raises:
+        ConfigurationError: sigma is negative or not finite.
     """
-    _check_not_negative("sigma", sigma)
+    check_not_negative("sigma", sigma)
     if sigma == 0:
         return theta.clone()
     noise = torch.randn(theta.shape, dtype=torch.float64, generator=generator)
     return theta + (sigma * noise).to(theta.device, theta.dtype)
-
-
-def softmax_regression_smoothness(feature_norm: float, *, l2: float, bias: bool = True, classes: int) -> Smoothness:
-    """L and M of f for multinomial (C >= 2) or, with classes = 1, logistic regression on bounded features.
-
-    feature_norm: a bound on ||x|| that holds whatever the data, as clipping gives it. With a bias, x is (x, 1), and r
-    its norm's bound sqrt(feature_norm^2 + 1).
-
-    With p the predicted probabilities, the gradient of the loss is (p - e_y) x^T, of norm at most sqrt(2) r. Its third
-    derivative along U is the third central moment of u = U x under p. On an interval of length b that is at most
-    b^3 sqrt(3)/18 (two points reach it), and the entries of a unit vector lie within sqrt(2) of each other: so at most
-    (sqrt(6)/9) r^3. A symmetric trilinear form reaches its norm at equal arguments (Banach 1938). For logistic
-    regression the entries are 0 and u: r, and (sqrt(3)/18) r^3.
-
-    The l2 term's gradient is l2 w. Every minimiser has ||w|| <= L_loss / l2, as its loss gradient equals -l2 w; within
-    that ball f is 2 L_loss-Lipschitz. Its Hessian is constant. Where l2 is 0, L is that of the loss.
-
-    Raises ConfigurationError for a norm or l2 that is negative or not finite, or fewer than 1 class.
-    """
-    _check_not_negative("feature_norm", feature_norm)
-    _check_not_negative("l2", l2)
-    if classes < 1:
-        raise ConfigurationError(f"classes is {classes}; at least 1 is needed.", remedy="1 means logistic regression.")
-    r = math.hypot(feature_norm, 1.0) if bias else feature_norm
-    slope, third = (1.0, math.sqrt(3) / 18) if classes == 1 else (math.sqrt(2), math.sqrt(6) / 9)
-    return Smoothness(lipschitz=(2.0 if l2 else 1.0) * slope * r, hessian_lipschitz=third * r**3)
-
-
-def _check_not_negative(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ConfigurationError(
-            f"{name} is {value}; it must be finite and not negative.", remedy="Check how it was computed."
-        )

@@ -13,16 +13,23 @@ from oubli.components.errors import ConfigurationError
 
 
 def class_shares(removed: Tensor, training: Tensor) -> dict[int, float]:
-    """Per class, the share of its training samples that are removed; classes of which none is removed are left out.
+    """Per class, the share of its training samples that are removed.
 
-    removed: (m,) labels of every sample removed since training; training: (n,) labels of all that was trained on, the
-    removed included; integers or booleans. Targets of other kinds are no classes: give the gate an empty mapping.
+    Targets that are not classes have no shares: give the gate an empty mapping.
 
-    Raises ConfigurationError for labels of another kind or shape, and where more of a class is removed than there is.
+    Args:
+        removed: (m,) integer or boolean labels of every sample removed since training.
+        training: (n,) labels, likewise, of all that was trained on, the removed samples included.
+
+    Returns:
+        Shares above 0, up to 1, by label; classes of which none is removed are left out.
+
+    Raises:
+        ConfigurationError: labels have another dtype or shape, or more of a class is removed than there is.
     """
-    wanted, present = _counts(removed, "removed"), _counts(training, "training")
+    taken, present = _counts(removed, "removed"), _counts(training, "training")
     shares = {}
-    for label, count in wanted.items():
+    for label, count in taken.items():
         if count > present[label]:
             raise ConfigurationError(
                 f"{count} samples of class {label} are removed, of {present[label]} in training.",

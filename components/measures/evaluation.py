@@ -20,7 +20,13 @@ from oubli.components.model.samples import SampleSource
 
 @dataclass(frozen=True)
 class Evaluation:
-    """n samples, their mean loss (no L2 term), and the share predicted right where the loss has such a notion."""
+    """One model on one set of samples.
+
+    Attributes:
+        n: number of samples.
+        loss: their mean loss, without the l2 term.
+        accuracy: the share predicted correctly; None where the loss has no such notion.
+    """
 
     n: int
     loss: float
@@ -28,25 +34,55 @@ class Evaluation:
 
 
 def evaluate(objective: Objective, theta: Tensor, source: SampleSource) -> Evaluation:
-    """Mean loss and accuracy of weights `theta` (d,) over a source that is not empty."""
-    loss, right, ruled = 0.0, 0.0, True
+    """Mean loss and accuracy over a source, in one pass.
+
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights to evaluate.
+        source: at least one sample.
+
+    Raises:
+        ConfigurationError: the source is empty.
+    """
+    return evaluation_and_losses(objective, theta, source)[0]
+
+
+def evaluation_and_losses(objective: Objective, theta: Tensor, source: SampleSource) -> tuple[Evaluation, Tensor]:
+    """As `evaluate`, with the loss of each sample, from the same pass.
+
+    Returns:
+        The evaluation, and (n,) losses, float64 on the CPU.
+    """
+    total, correct, has_accuracy = 0.0, 0.0, True
+    losses = []
     parameters = objective.space.unflatten(theta)
     with torch.no_grad():
         for batch in source.batches(pass_chunk(objective, source)):
             samples = objective.prepare(batch)
             outputs = objective.outputs(parameters, samples.inputs)
-            loss += float(objective.loss(outputs, samples.labels).sum(dtype=torch.float64))
-            correct = correct_predictions(objective.kind, outputs, samples.labels)
-            if correct is None:
-                ruled = False
+            of_batch = objective.loss(outputs, samples.labels)
+            total += float(of_batch.sum(dtype=torch.float64))
+            losses.append(of_batch.to("cpu", torch.float64))
+            predicted = correct_predictions(objective.kind, outputs, samples.labels)
+            if predicted is None:
+                has_accuracy = False
             else:
-                right += float(correct.sum())
+                correct += float(predicted.sum())
     n = len(source)
-    return Evaluation(n, loss / n, right / n if ruled else None)
+    return Evaluation(n, total / n, correct / n if has_accuracy else None), torch.cat(losses)
 
 
 def retained_gradient_norm(objective: Objective, theta: Tensor, retained: SampleSource) -> float:
-    """||grad F_R(theta)||, over all d parameters: 0 for a model that was trained to the end on R (Guo et al. 2020)."""
+    """||grad F_R(theta)||, over all d parameters: 0 for a model that was trained to the end on R (Guo et al. 2020).
+
+    Args:
+        objective: F of the module.
+        theta: (d,) weights.
+        retained: R, at least one sample.
+
+    Raises:
+        ConfigurationError: the source is empty.
+    """
     return float(objective_gradient(objective, theta, retained).norm())
 
 
@@ -55,16 +91,26 @@ Model = tuple[Objective, Tensor]
 
 
 def prediction_divergence(first: Model, second: Model, source: SampleSource) -> float | None:
-    """Mean Jensen-Shannon divergence of two models' predictions over a source, in nats, 0 to ln 2.
+    """Mean Jensen-Shannon divergence of two models' predictions over a source.
 
-    Symmetric, and finite also where one model rules a class out. None for losses without predictive distribution.
+    Symmetric, and finite also where one model rules a class out.
+
+    Args:
+        first: one model; its chunk size and dtype serve both.
+        second: the other, with the same inputs and classes.
+        source: at least one sample.
+
+    Returns:
+        The divergence in nats, 0 to ln 2; None for losses without a predictive distribution.
     """
     total = 0.0
     models = [(objective, objective.space.unflatten(theta)) for objective, theta in (first, second)]
     with torch.no_grad():
         for batch in source.batches(pass_chunk(first[0], source)):
             inputs = first[0].prepare(batch).inputs
-            p, q = (log_probabilities(one.kind, one.outputs(weights, inputs)) for one, weights in models)
+            p, q = (
+                log_probabilities(objective.kind, objective.outputs(weights, inputs)) for objective, weights in models
+            )
             if p is None or q is None:
                 return None
             p, q = p.to(torch.float64), q.to(torch.float64)
@@ -80,7 +126,15 @@ def parameter_distance(first: Tensor, second: Tensor, *, relative_to: Tensor | N
     """||first - second||, or ||first - second|| / ||relative_to - second||.
 
     With the updated, the retrained and the original weights in this order: 0 is as good as retraining, 1 is as good
-    as doing nothing. Infinite where the original and the retrained model coincide but the updated does not.
+    as doing nothing.
+
+    Args:
+        first: (d,) weights.
+        second: (d,) weights.
+        relative_to: (d,) weights whose distance from `second` is the unit; None for the plain distance.
+
+    Returns:
+        The distance; infinite where `relative_to` and `second` coincide but `first` does not.
     """
     distance = float((first - second).norm())
     if relative_to is None:
@@ -101,18 +155,21 @@ class ThreeSets:
 
 
 def tug_of_war(updated: ThreeSets, retrained: ThreeSets) -> float | None:
-    """ToW = (1 - |dForget|)(1 - |dRetained|)(1 - |dTest|), d being differences of accuracy from the retrained model.
+    """ToW = (1 - |dForget|)(1 - |dRetained|)(1 - |dTest|) (Zhao et al., NeurIPS 2024).
 
-    1 where all three are those of retraining, 0 where one is as far as can be (Zhao et al., NeurIPS 2024). None where
-    the loss has no accuracy.
+    Each d is the difference of the updated model's accuracy from the retrained model's.
+
+    Returns:
+        1 where all three accuracies are those of retraining, 0 where one is as far off as can be; None where the loss
+        has no accuracy.
     """
-    found = 1.0
-    for one, other in (
+    product = 1.0
+    for reached, wanted in (
         (updated.forget, retrained.forget),
         (updated.retained, retrained.retained),
         (updated.test, retrained.test),
     ):
-        if one.accuracy is None or other.accuracy is None:
+        if reached.accuracy is None or wanted.accuracy is None:
             return None
-        found *= 1 - abs(one.accuracy - other.accuracy)
-    return found
+        product *= 1 - abs(reached.accuracy - wanted.accuracy)
+    return product

@@ -1,4 +1,4 @@
-"""How well the removed samples can be told from samples never trained on.
+"""How well the removed samples can be distinguished from samples never trained on.
 
 Axes: m members (removed or retained samples), k others (test samples), b samples of a batch, C classes.
 
@@ -46,11 +46,16 @@ class MembershipScore(StrEnum):
 
 @dataclass(frozen=True)
 class MembershipInference:
-    """auc of m members against k others.
+    """The strength of membership inference.
 
-    standard_error: of the AUC as an estimate (Hanley and McNeil 1982); near 0 and 1 it is small however few there are.
-    chance_error: the standard deviation of the AUC of scores that tell nothing, sqrt((m + k + 1) / (12 m k)) (Mann and
-    Whitney 1947): 0.29 for m = 1, 0.09 for m = 10. A difference below it says little.
+    Attributes:
+        auc: area under the curve, 0 to 1.
+        standard_error: of the AUC as an estimate (Hanley and McNeil 1982); near 0 and 1 it is small however few samples
+            there are.
+        chance_error: the standard deviation of the AUC of scores that tell nothing, sqrt((m + k + 1) / (12 m k)) (Mann
+            and Whitney 1947): 0.29 for m = 1, 0.09 for m = 10. A difference below it says little.
+        members: m.
+        others: k.
     """
 
     auc: float
@@ -58,6 +63,11 @@ class MembershipInference:
     chance_error: float
     members: int
     others: int
+
+    @property
+    def error(self) -> float:
+        """The larger of both errors: what to read the AUC with."""
+        return max(self.standard_error, self.chance_error)
 
 
 def membership_inference(
@@ -68,9 +78,21 @@ def membership_inference(
     *,
     score: MembershipScore = MembershipScore.LOSS,
 ) -> MembershipInference | None:
-    """The strength at weights `theta` (d,): the removed (or the retained) samples against a test set.
+    """How well a model's scores separate the removed (or the retained) samples from a test set.
 
-    None where the loss has no predictive distribution and the score needs one. Raises as `membership_auc`.
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights.
+        members: m samples.
+        others: k samples that were never trained on.
+        score: what is compared.
+
+    Returns:
+        The inference; None where the loss has no predictive distribution and the score needs one.
+
+    Raises:
+        ConfigurationError: a set is empty.
+        NonFiniteInput: a score is NaN.
     """
     first = membership_scores(objective, theta, members, score=score)
     second = membership_scores(objective, theta, others, score=score)
@@ -80,12 +102,22 @@ def membership_inference(
 def membership_scores(
     objective: Objective, theta: Tensor, source: SampleSource, *, score: MembershipScore = MembershipScore.LOSS
 ) -> Tensor | None:
-    """(n,) scores of a source's samples, float64 on the CPU; mean over positions where a sample has several.
+    """The score of each sample; the mean over positions where a sample has several.
 
-    None where the loss has no predictive distribution and the score needs one.
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights.
+        source: n samples, at least one.
+        score: which score.
+
+    Returns:
+        (n,) scores, float64 on the CPU; None where the loss has no predictive distribution and the score needs one.
+
+    Raises:
+        ConfigurationError: the source is empty.
     """
     parameters = objective.space.unflatten(theta)
-    found = []
+    collected = []
     with torch.no_grad():
         for batch in source.batches(pass_chunk(objective, source)):
             samples = objective.prepare(batch)
@@ -97,14 +129,20 @@ def membership_scores(
                 if distribution is None:
                     return None
                 scores = _surety(distribution.to(torch.float64), objective.kind, samples, score)
-            found.append(scores.to("cpu", torch.float64))
-    return torch.cat(found)
+            collected.append(scores.to("cpu", torch.float64))
+    return torch.cat(collected)
 
 
 def membership_auc(members: Tensor, others: Tensor) -> MembershipInference:
-    """The AUC of scores (m,) of members against (k,) of others, larger meaning surer; ties count half.
+    """The AUC of the members' scores against the others'; ties count half.
 
-    Raises ConfigurationError where one is empty, NonFiniteInput where a score is NaN.
+    Args:
+        members: (m,) scores, larger meaning surer.
+        others: (k,) scores.
+
+    Raises:
+        ConfigurationError: one of them is empty.
+        NonFiniteInput: a score is NaN.
     """
     m, k = members.numel(), others.numel()
     if not m or not k:

@@ -22,8 +22,14 @@ from oubli.components.model.samples import Samples
 
 @dataclass(frozen=True)
 class Relearning:
-    """epochs: passes over the removed samples until their mean loss was at the goal or below; 0 where it was at once,
-    None where it never was. losses: at the start and after each epoch. steps: taken in all."""
+    """How relearning went.
+
+    Attributes:
+        epochs: passes over the removed samples until their mean loss was at the goal or below; 0 where it was there at
+            the start, None where it never got there.
+        losses: the mean loss at the start and after each epoch.
+        steps: optimiser steps in all.
+    """
 
     epochs: int | None
     losses: tuple[float, ...]
@@ -41,13 +47,24 @@ def relearn(
     max_epochs: int = 100,
     seed: int,
 ) -> Relearning:
-    """Train on `removed` alone from weights `theta` (d,) until their mean loss is `goal`: the original model's.
+    """Train on the removed samples alone until their mean loss is what it was before the removal.
 
-    Adam (Kingma and Ba 2015, its own defaults) on the loss without the l2 term, over the trained parameters, in
-    evaluation mode; batches in an order drawn anew each epoch from `seed`. `theta` is not changed.
+    Adam (Kingma and Ba 2015, with its own defaults) on the loss without the l2 term, over the trained parameters, in
+    evaluation mode; the batches' order is drawn anew each epoch.
 
-    Raises ConfigurationError for an empty set, and for a learning rate, batch size or number of epochs that is not
-    positive.
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights to start from; not changed.
+        removed: m samples, at least one.
+        goal: the mean loss to reach: the original model's.
+        learning_rate: Adam's.
+        batch_size: samples of a step.
+        max_epochs: when to give up.
+        seed: of the batches' order.
+
+    Raises:
+        ConfigurationError: the set is empty, or the learning rate, batch size or number of epochs is not positive.
+        NonFiniteInput: the weights are not finite.
     """
     if not learning_rate > 0 or batch_size < 1 or max_epochs < 1 or len(removed) == 0:
         raise ConfigurationError(

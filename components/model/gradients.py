@@ -52,7 +52,12 @@ class RemovedGradient:
 
     @classmethod
     def of(cls, objective: Objective, theta: Tensor, removed: SampleSource) -> RemovedGradient:
+        """Of the removed samples at theta (d,)."""
         return cls(gradient_sum(objective, theta, removed), len(removed))
+
+    def pull(self, objective: Objective, theta: Tensor) -> Tensor:
+        """(d,) sum over the removed samples of their gradients, each with its share of the regulariser's."""
+        return self.total + self.count * objective.l2 * theta
 
 
 def per_sample_way(objective: Objective, theta: Tensor, source: SampleSource) -> PerSampleWay:

@@ -3,22 +3,20 @@
 import wine_data
 import wine_model
 
+from oubli import registry
 from oubli.components.model.losses import cross_entropy
-from oubli.registry.models.trained_models import register_trained
-from oubli.registry.training.training_data import TrainingData, write_training_data
-from oubli.registry.training.training_record import FactoryReference, Split, TrainingRecord, VectorDecoder
 
-record = TrainingRecord(
-    dataset=write_training_data(wine_data.table(), "wine/wine.parquet", subject_column="cellar"),
-    decoder=VectorDecoder(columns=("measurements",)),
+record = registry.TrainingRecord(
+    dataset=registry.write_training_data(wine_data.table(), "wine/wine.parquet", subject_column="cellar"),
+    decoder=registry.VectorDecoder(columns=("measurements",)),
     loss="cross_entropy",
     l2=1e-2,
     n=142,
     seed=0,
-    factory=FactoryReference(target="wine_model:build", kwargs={"width": 16}),
-    retrain=FactoryReference(target="wine_model:fit", kwargs={"epochs": 300}),
+    factory=registry.FactoryReference(target="wine_model:build", kwargs={"width": 16}),
+    retrain=registry.FactoryReference(target="wine_model:fit", kwargs={"epochs": 300}),
     convex=False,
 )
-samples = TrainingData.of(record).samples(Split.TRAIN).load()
+samples = registry.TrainingData.of(record).samples(registry.Split.TRAIN).load()
 module = wine_model.fit(wine_model.build(width=16), samples, loss=cross_entropy, l2=1e-2, seed=0, epochs=300)
-print(register_trained("wine", module, record).label)
+print(registry.register_trained("wine", module, record).label)

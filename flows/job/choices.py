@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbation, TokenPerturbation, TokenVocabulary
 from oubli.components.curvature.kinds import CurvatureKind
+from oubli.components.model.samples import SampleSource
+from oubli.components.removal.damping import Damping, Fixed, Least, Undamped
 from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig
 from oubli.registry.training.training_record import TokensDecoder, TrainingRecord
 
@@ -63,9 +65,12 @@ class Choices:
             return TokenPerturbation(vocabulary, self.config.token_replacements)
         return GaussianPerturbation(self.config.perturbation_sigma)
 
-    @property
-    def damping(self) -> str:
-        """The rule by which the damping is found, in words."""
+    def damping(self, probe: SampleSource | None = None) -> Damping:
+        """As configured; else none for a convex model, and for a network the least that its retained samples allow.
+
+        Args:
+            probe: Retained samples that a damping is judged by; None takes all.
+        """
         if self.config.damping is not None:
-            return f"{self.config.damping:g}, as configured"
-        return "none (convex)" if self.record.convex else "relative to the mean curvature"
+            return Fixed(self.config.damping)
+        return Undamped() if self.record.convex else Least(self.config.limits.gradient_rise, probe)

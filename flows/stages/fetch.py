@@ -1,17 +1,18 @@
-"""Fetch: find model, record, data and removal set; name the outcome; keep the parent's weights in the work area."""
+"""Fetch: find model, record, data and removal set; name the removal; keep the parent's weights in the work area."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
-from oubli.flows.stages.register import finished_outcome
+from oubli.flows.job.facts import REMOVED_IDS, WEIGHTS, FetchFacts, Stage
+from oubli.flows.job.finished import finished_outcome
 from oubli.registry.errors import RemovalSetError, TrainingDataError
 from oubli.registry.models import tags
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
@@ -22,7 +23,7 @@ from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_se
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import store_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split
@@ -30,7 +31,11 @@ from oubli.registry.training.training_record import Split
 
 @dataclass(frozen=True)
 class _Request:
-    """A removal set resolved against the version it is to be removed from."""
+    """A removal set resolved against the version it is to be removed from.
+
+    Attributes:
+        before: What earlier versions removed, each id with the key of the removal that took it.
+    """
 
     registry: ModelRegistry
     parent: RegisteredVersion
@@ -38,42 +43,86 @@ class _Request:
     before: dict[str, str]
     resolved: ResolvedRemoval
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was asked for and cannot be removed, as facts and outcomes name it."""
+        return {"already_removed": len(self.resolved.already_removed), "unknown": len(self.resolved.unknown_rows)}
+
 
 def check_removals(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> None:
-    """Raise what `fetch` would: for removal files that are looked at one by one before they are taken together."""
+    """Check a request as `fetch` does, without starting it.
+
+    For removal files that are looked at one by one before they are taken together. Raises what `fetch` raises.
+    """
     _request(settings, model, removals, config)
 
 
 def fetch(
     settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig
 ) -> RemovalJob | RemovalOutcome:
-    """The job to do, or the outcome where this very removal has been done, refused, or leaves nothing to do.
+    """Find everything that can be wrong with a request, before anything is computed.
 
-    Everything that can be wrong with the request is found here, before anything is computed.
+    Args:
+        settings: Of this process.
+        model: NAME, NAME@alias or NAME/version.
+        removals: URIs of removal sets.
+        config: How the removal is done.
+
+    Returns:
+        The job to do, or the outcome where this very removal has been done, was refused, or leaves nothing to do.
+
+    Raises:
+        ConfigurationError: The model's name is malformed, or a privacy target has no sensitivity to go by.
+        RegistryError: No such model or version, or one that cannot be read.
+        DataError: The removal set, the training data or the training record is not what it should be.
+        StoreError: The object store did not do what was asked.
     """
     request = _request(settings, model, removals, config)
-    registry, parent, resolved = request.registry, request.parent, request.resolved
-    counts = {"already_removed": len(resolved.already_removed), "unknown": len(resolved.unknown_rows)}
+    if not request.resolved.new_ids:
+        return _nothing_left(request)
+    weights = request.registry.weights(request.parent)
+    request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
+    job = _job(settings, request, weights, config)
+    if (earlier := finished_outcome(request.registry, job)) is not None:
+        # Its own counts were another request's, which may have asked for more.
+        return earlier.model_copy(update={"removed": len(request.resolved.new_ids), **request.counts})
 
-    if not resolved.new_ids:
-        outcomes = {request.before[each] for each in resolved.already_removed}
-        # Where one removal took them all, the version that it made; else the one that lacks them all.
-        made = registry.by_removal_key(parent.name, min(outcomes)) if len(outcomes) == 1 else None
-        done = made or parent
-        return RemovalOutcome(
-            status=Status.ALREADY_DONE if resolved.already_removed else Status.NOTHING_TO_REMOVE,
-            removal_key=done.tags.get(tags.REMOVAL_KEY, ""),
-            model=done.name,
-            parent_version=done.tags.get(tags.PARENT_VERSION, done.version),
-            version=done.version,
-            run_id=done.run_id,
-            **counts,
+    def write(folder: Path) -> FetchFacts:
+        save_weights(weights, folder / WEIGHTS)
+        pq.write_table(pa.table({"sample_id": list(request.resolved.new_ids)}), folder / REMOVED_IDS)
+        return FetchFacts(
+            request_ids=request.resolved.request_ids,
+            removed=len(request.resolved.new_ids),
+            removed_before=len(request.before),
+            **request.counts,
         )
 
-    weights = registry.weights(parent)
-    request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
-    removal_digest = store_digest(settings.store_root, resolved.new_ids)
-    job = RemovalJob(
+    job.area.run(Stage.FETCH, FetchFacts, write)
+    return job
+
+
+def _nothing_left(request: _Request) -> RemovalOutcome:
+    """The outcome where no requested sample is left in the parent."""
+    registry, parent, removed = request.registry, request.parent, request.resolved.already_removed
+    keys = {request.before[sample] for sample in removed}
+    # Where one removal took them all, the version that it made; else the one that lacks them all.
+    made = registry.by_removal_key(parent.name, min(keys)) if len(keys) == 1 else None
+    done = made or parent
+    return RemovalOutcome(
+        status=Status.ALREADY_DONE if removed else Status.NOTHING_TO_REMOVE,
+        removal_key=done.tags.get(tags.REMOVAL_KEY, ""),
+        model=done.name,
+        parent_version=done.tags.get(tags.PARENT_VERSION, done.version),
+        version=done.version,
+        run_id=done.run_id,
+        **request.counts,
+    )
+
+
+def _job(settings: Settings, request: _Request, weights: dict[str, Tensor], config: UnlearnConfig) -> RemovalJob:
+    parent = request.parent
+    removal_digest = store_digest(settings.store_root, request.resolved.new_ids)
+    return RemovalJob(
         key=removal_key(
             model=parent.name,
             parent_version=parent.version,
@@ -88,22 +137,6 @@ def fetch(
         removal_digest=removal_digest,
         config=config,
     )
-    if (earlier := finished_outcome(registry, job)) is not None:
-        # Its own counts were another request's, which may have asked for more.
-        return earlier.model_copy(update={"removed": len(resolved.new_ids), **counts})
-
-    def write(folder: Path) -> dict[str, Any]:
-        save_weights(weights, folder / "weights.safetensors")
-        pq.write_table(pa.table({"sample_id": list(resolved.new_ids)}), folder / "removed.parquet")
-        return {
-            "request_ids": list(resolved.request_ids),
-            "removed": len(resolved.new_ids),
-            "removed_before": len(request.before),
-            **counts,
-        }
-
-    job.area.run("fetch", write)
-    return job
 
 
 def _request(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> _Request:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from oubli.components.progress import Progress
+from oubli.flows.job.facts import WEIGHTS, RetrainFacts, Stage
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.job import RemovalJob
@@ -14,16 +14,19 @@ from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 
 
-def retrain_reference(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
-    """Writes the retrained `weights`, buffers included."""
+def retrain_reference(
+    settings: Settings, job: RemovalJob, on_progress: Progress | None = None
+) -> StageResult[RetrainFacts]:
+    """Write the retrained state dict, buffers included."""
 
-    def compute(folder: Path) -> dict[str, Any]:
+    def compute(folder: Path) -> RetrainFacts:
         materials = Materials(settings, job)
-        samples = materials.retained_in_memory()
+        # As tensors, whatever they take: a trainer needs them in memory.
+        samples = materials.data.retained.load()
         started = time.perf_counter()
-        module = materials.recipe.train(samples, on_progress, frozen=materials.module.state_dict())
+        module = materials.model.recipe.train(samples, on_progress, frozen=materials.model.module.state_dict())
         seconds = time.perf_counter() - started
-        save_weights(module.state_dict(), folder / "weights.safetensors")
-        return {"seconds": seconds}
+        save_weights(module.state_dict(), folder / WEIGHTS)
+        return RetrainFacts(seconds=seconds)
 
-    return job.area.run("retrain", compute, inputs=["fetch"])
+    return job.area.run(Stage.RETRAIN, RetrainFacts, compute, inputs=[Stage.FETCH])

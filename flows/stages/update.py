@@ -1,21 +1,38 @@
-"""Update: the Newton removal step on the chosen block."""
+"""Update: the Newton removal step on the chosen block.
+
+Axes: d trained parameters.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from oubli.components.curvature.kinds import curvature_builder
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
 from oubli.components.measures.evaluation import retained_gradient_norm
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.progress import Progress
-from oubli.components.removal.newton import RemovalUpdate, newton_removal, one_at_a_time, removal_from_snapshot
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.one_at_a_time import one_at_a_time
+from oubli.components.removal.update import RemovalUpdate
+from oubli.flows.job.facts import (
+    GRADIENTS,
+    UPDATE_FACTS,
+    WEIGHTS,
+    BlockFacts,
+    EmptyBlock,
+    Indefinite,
+    Made,
+    Stage,
+    Unsolved,
+    UpdateFacts,
+)
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.weights import load_weights, save_weights
 from oubli.registry.removals.job import RemovalJob
@@ -26,133 +43,131 @@ from oubli.registry.settings import Settings
 _PROBE_SAMPLES = 1024
 
 
-def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult:
-    """Writes the new `weights`, buffers included; or only the fact that the update could not be made, and why.
+def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult[UpdateFacts]:
+    """Write the new state dict, buffers included; or only why the update could not be made.
 
-    A finding (indefinite curvature, a system that cannot be solved, an empty block) is a result, not a failure: the
-    gate turns it into a refusal.
+    Indefinite curvature, a system that cannot be solved and an empty block are results, not failures: the gate turns
+    them into refusals.
+
+    Raises:
+        ConfigurationError: The configuration asks for a snapshot or a secant that the parent does not have.
     """
 
-    def compute(folder: Path) -> dict[str, Any]:
+    def compute(folder: Path) -> UpdateFacts:
         materials = Materials(settings, job)
-        choices = materials.choices
         block = materials.block()
         if block is not None and len(block) == 0:
-            return {"finding": "empty_block", "seconds": 0.0}
-        how = {"curvature": choices.curvature.value, "damping": choices.damping}
-        started = time.perf_counter()
-        try:
-            result = _update(materials, block, how, on_progress)
-        except IndefiniteCurvature as error:
-            return {**how, "finding": "indefinite", "detail": error.problem, "seconds": time.perf_counter() - started}
-        except NumericalError as error:
-            return {**how, "finding": "unsolved", "detail": error.problem, "seconds": time.perf_counter() - started}
-        theta, noise = materials.account.noised(result.theta, materials.theta)
-        seconds = time.perf_counter() - started
-        save_weights(materials.with_theta(theta).state_dict(), folder / "weights.safetensors")
-        return {
-            **how,
-            "seconds": seconds,
-            "steps": [asdict(step) for step in result.steps],
-            "model_gradient": result.model_gradient,
-            "removal_gradient": result.removal_gradient,
-            "noise_sigma": noise,
-            # What the step reached can be seen without the noise alone.
-            "gradient_without_noise": (
-                retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
-            ),
-        }
+            facts = job.area.require(Stage.BLANKET, BlockFacts).facts
+            return EmptyBlock(candidate_slices=facts.candidate_slices)
+        return _attempt(materials, block, folder, on_progress)
 
-    return job.area.run("update", compute, inputs=["fetch", "gradients", "blanket"])
+    return job.area.run(Stage.UPDATE, UPDATE_FACTS, compute, inputs=[Stage.FETCH, Stage.GRADIENTS, Stage.BLANKET])
 
 
-def _update(
-    materials: Materials, block: Tensor | None, how: dict[str, str], on_progress: Progress | None
-) -> RemovalUpdate:
-    """From the snapshot where this removal takes one, else with a pass. `how` is told which, and why."""
+def _attempt(
+    materials: Materials, block: Tensor | None, folder: Path, on_progress: Progress | None
+) -> Made | Indefinite | Unsolved:
+    """From the snapshot where this removal takes one, else with a pass over the retained samples."""
+    curvature, damping, unused = materials.choices.curvature, materials.choices.damping().words, ""
+    started = time.perf_counter()
+    try:
+        tried = _from_snapshot(materials, block)
+        unused = tried.unused
+        result = tried.update or _with_a_pass(materials, block, on_progress)
+    except NumericalError as error:
+        failed = Indefinite if isinstance(error, IndefiniteCurvature) else Unsolved
+        return failed(
+            seconds=time.perf_counter() - started,
+            curvature=curvature,
+            damping=damping,
+            snapshot_unused=unused,
+            detail=error.problem,
+        )
+    theta, noise = materials.account.noised(result.theta, materials.theta)
+    seconds = time.perf_counter() - started
+    save_weights(materials.model.with_theta(theta).state_dict(), folder / WEIGHTS)
+    return Made(
+        seconds=seconds,
+        curvature=tried.form or curvature,
+        damping=damping,
+        snapshot_unused=unused,
+        steps=result.steps,
+        model_gradient=result.model_gradient,
+        removal_gradient=result.removal_gradient,
+        noise_sigma=noise,
+        # What the step reached can be seen without the noise alone.
+        gradient_without_noise=(
+            retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _SnapshotStep:
+    """What came of the parent's snapshot: an update, or why it could not serve, or neither where none is taken."""
+
+    update: RemovalUpdate | None = None
+    form: SnapshotForm | None = None
+    unused: str = ""
+
+
+def _from_snapshot(materials: Materials, block: Tensor | None) -> _SnapshotStep:
     snapshot = _snapshot(materials)
-    if snapshot is not None:
-        try:
-            update = _from_snapshot(materials, snapshot, block)
-        except ConfigurationError as error:
-            # A block that cuts through what the snapshot keeps whole.
-            if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
-                raise
-            how["snapshot_unused"] = error.problem
-        else:
-            how["curvature"] = f"snapshot ({snapshot.form.value})"
-            return update
-    return _with_a_pass(materials, block, on_progress)
+    if snapshot is None:
+        return _SnapshotStep()
+    # A few retained samples to find the damping by; a convex model needs none.
+    probe = None if materials.model.record.convex else materials.some_retained(_PROBE_SAMPLES)
+    try:
+        update = removal_from_snapshot(
+            materials.objective,
+            materials.theta,
+            snapshot,
+            materials.removed,
+            damping=materials.choices.damping(probe),
+            block=block,
+        )
+    except ConfigurationError as error:
+        # A block that cuts through what the snapshot keeps whole.
+        if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+            raise
+        return _SnapshotStep(unused=error.problem)
+    return _SnapshotStep(update, snapshot.form)
 
 
 def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
     """The parent's snapshot where this removal takes it. ConfigurationError where it must and there is none."""
-    found = materials.snapshot if materials.choices.may_use_snapshot else None
-    if found is None and materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+    snapshot = materials.snapshot if materials.choices.may_use_snapshot else None
+    if snapshot is None and materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
         raise ConfigurationError(
-            f"{materials.parent.label} has no curvature snapshot of its weights.",
+            f"{materials.model.parent.label} has no curvature snapshot of its weights.",
             remedy="Set use_snapshot to 'auto': the update then passes over the retained samples.",
         )
-    return found
-
-
-def _from_snapshot(materials: Materials, snapshot: CurvatureSnapshot, block: Tensor | None) -> RemovalUpdate:
-    convex = materials.recipe.record.convex
-    return removal_from_snapshot(
-        materials.objective,
-        materials.theta,
-        snapshot,
-        materials.removed,
-        block=block,
-        damping=materials.job.config.damping,
-        convex=convex,
-        # A few retained samples to find the damping by; a convex model needs none.
-        probe=None if convex else materials.some_retained(_PROBE_SAMPLES),
-        rise=materials.job.config.limits.gradient_rise,
-    )
+    return snapshot
 
 
 def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:
     choices, config = materials.choices, materials.job.config
     snapshot = materials.snapshot if choices.needs_secant else None
-    curvature = curvature_builder(
-        choices.curvature,
-        secant=None if snapshot is None else snapshot.secant,
-        seed=config.seed,
-        budget_bytes=materials.settings.memory_bytes,
-    )
-    with materials.job.area.require("gradients").open("gradients.safetensors") as path:
-        total = load_weights(path)["sum"].to(materials.theta)
-    removed = RemovedGradient(total, len(materials.new_ids))
-    if config.order is Order.ONE_AT_A_TIME:
-        one_by_one = one_at_a_time(
-            materials.objective,
-            materials.theta,
-            materials.retained,
-            materials.removed,
-            block=block,
-            steps=choices.steps,
-            damping=config.damping,
-            convex=materials.recipe.record.convex,
-            rise=config.limits.gradient_rise,
-            curvature=curvature,
-            on_progress=on_progress,
-        )
-        # Of all samples, as for a batch; the update knows the first one's.
-        pull = total + removed.count * materials.objective.l2 * materials.theta
-        return replace(one_by_one, removal_gradient=float(pull.norm()) / len(materials.retained))
     some = config.curvature_samples
-    return newton_removal(
-        materials.objective,
-        materials.theta,
-        materials.retained,
-        removed,
-        block=block,
-        steps=choices.steps,
-        damping=config.damping,
-        convex=materials.recipe.record.convex,
-        rise=config.limits.gradient_rise,
-        curvature=curvature,
+    plan = NewtonPlan(
+        choices.steps,
+        choices.damping(),
+        convex=materials.model.record.convex,
+        curvature=curvature_builder(
+            choices.curvature,
+            secant=None if snapshot is None else snapshot.secant,
+            seed=config.seed,
+            budget_bytes=materials.settings.memory_bytes,
+        ),
         curvature_samples=None if some is None else materials.some_retained(some),
-        on_progress=on_progress,
     )
+    with materials.job.area.open(Stage.GRADIENTS, GRADIENTS) as path:
+        total = load_weights(path)["sum"].to(materials.theta)
+    removed = RemovedGradient(total, len(materials.data.new_ids))
+    objective, theta, retained = materials.objective, materials.theta, materials.retained
+    if config.order is Order.BATCH:
+        return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)
+    update = one_at_a_time(objective, theta, retained, materials.removed, plan, block=block, on_progress=on_progress)
+    # Of all samples, as for a batch; the update knows the first one's.
+    pull = removed.pull(objective, theta)
+    return replace(update, removal_gradient=float(pull.norm()) / len(retained))

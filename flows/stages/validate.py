@@ -5,63 +5,55 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from oubli.components.gate.gate import (
+from oubli.components.gate.evidence import (
     EmptyBlockEvidence,
     GateEvidence,
     IndefiniteEvidence,
     MembershipEvidence,
     UnsolvedEvidence,
     UpdateEvidence,
-    judge,
 )
-from oubli.components.measures.evaluation import (
-    ThreeSets,
-    evaluate,
-    parameter_distance,
-    prediction_divergence,
-    retained_gradient_norm,
-    tug_of_war,
-)
-from oubli.components.measures.membership import membership_auc, membership_scores
+from oubli.components.gate.verdict import judge
+from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
+from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
+from oubli.flows.job.facts import (
+    UPDATE_FACTS,
+    EmptyBlock,
+    Indefinite,
+    Made,
+    RetrainFacts,
+    Stage,
+    Unsolved,
+    ValidateFacts,
+)
 from oubli.flows.job.materials import Materials
 from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
-from oubli.registry.models.weights import load_weights
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One model on the three sets. gradient_norm: ||grad F_R||. membership: figures by name, none where the losses are
-    not finite."""
+class _Updated:
+    """The model that an update made. theta: its weights (d,), rounded to the registered model's number format."""
 
-    sets: ThreeSets
-    gradient_norm: float
-    membership: dict[str, float]
-
-    def metrics(self, suffix: str = "") -> dict[str, float]:
-        """By name. A suffix, so that MLflow's alphabetical pages show a figure of all models side by side."""
-        named = {"forget": self.sets.forget, "retained": self.sets.retained, "test": self.sets.test}
-        found = {f"{name}_loss{suffix}": one.loss for name, one in named.items()}
-        found |= {f"{name}_accuracy{suffix}": one.accuracy for name, one in named.items() if one.accuracy is not None}
-        found |= {f"{name}{suffix}": value for name, value in self.membership.items()}
-        return found | {f"retained_gradient_norm{suffix}": self.gradient_norm}
+    measured: Measurement
+    theta: Tensor
 
 
-def validate(settings: Settings, job: RemovalJob) -> StageResult:
-    """Facts: `metrics` by name, `accepted`, and `reasons` with a code and a sentence each."""
+def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
+    """Measure the parent, the updated and (where asked) the retrained model, and let the gate decide. No files."""
 
-    def compute(_folder: Path) -> dict[str, Any]:
+    def compute(_folder: Path) -> ValidateFacts:
         materials = Materials(settings, job)
         started = time.perf_counter()
+        attempt = job.area.require(Stage.UPDATE, UPDATE_FACTS).facts
         parent = _measure(materials, materials.objective, materials.theta)
         metrics = {
             **parent.metrics(OF_PARENT),
@@ -70,77 +62,80 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult:
             Metric.TEST_SAMPLES: len(materials.test),
             Metric.REMOVED_SINCE_TRAINING: materials.account.removed,
         }
-        evidence, updated, theta = _evidence(materials, parent, metrics)
-        _compare_with_retraining(materials, updated, theta, metrics)
+        updated = None
+        if isinstance(attempt, Made):
+            updated = _updated(materials)
+            metrics |= updated.measured.metrics()
+            evidence: GateEvidence = _update_evidence(materials, parent, attempt, updated, metrics)
+        else:
+            evidence = _no_update(attempt)
+        metrics |= _comparison(materials, updated)
         verdict = judge(evidence, job.config.limits)
         if verdict.distance_bound is not None:
             metrics[Metric.DISTANCE_BOUND] = verdict.distance_bound
-        return {
-            "metrics": metrics,
-            "accepted": not verdict.reasons,
-            "reasons": [{"code": reason.code.value, "sentence": reason.sentence} for reason in verdict.reasons],
-            "not_checked": list(verdict.not_checked),
-            "privacy": _privacy(evidence),
-            "seconds": time.perf_counter() - started,
-        }
+        return ValidateFacts(
+            seconds=time.perf_counter() - started,
+            metrics=metrics,
+            decision=verdict.decision,
+            reasons=verdict.reasons,
+            not_checked=verdict.not_checked,
+            privacy=_privacy(evidence),
+        )
 
-    judged = ["update", "retrain"] if job.config.compare_with_retraining else ["update"]
-    return job.area.run("validate", compute, inputs=judged)
+    judged = [Stage.UPDATE, Stage.RETRAIN] if job.config.compare_with_retraining else [Stage.UPDATE]
+    return job.area.run(Stage.VALIDATE, ValidateFacts, compute, inputs=judged)
 
 
-def _evidence(
-    materials: Materials, parent: _Measured, metrics: dict[str, float]
-) -> tuple[GateEvidence, _Measured | None, Tensor | None]:
-    """What the gate judges; the updated model's figures and weights, where an update was made."""
-    stage = materials.job.area.require("update")
-    match stage.facts.get("finding"):
-        case "indefinite":
-            return IndefiniteEvidence(stage.facts["detail"]), None, None
-        case "unsolved":
-            return UnsolvedEvidence(stage.facts["detail"]), None, None
-        case "empty_block":
-            candidates = materials.job.area.require("blanket").facts["candidate_slices"]
-            return EmptyBlockEvidence(candidates=candidates), None, None
-    # What is measured is the registered model: its weights rounded to its own number format.
-    theta = materials.theta_of(_module(materials, "update"))
-    updated = _measure(materials, materials.objective, theta)
-    metrics |= updated.metrics()
-    account = materials.account
-    statement = account.statement(materials.theta, stage.facts, whole=materials.block() is None)
-    metrics |= {
-        Metric.MODEL_GRADIENT: stage.facts["model_gradient"],
-        Metric.REMOVAL_GRADIENT: stage.facts["removal_gradient"],
-    }
+def _updated(materials: Materials) -> _Updated:
+    theta = materials.theta_of(materials.model.module_of(Stage.UPDATE))
+    return _Updated(_measure(materials, materials.objective, theta), theta)
+
+
+def _no_update(attempt: Indefinite | Unsolved | EmptyBlock) -> GateEvidence:
+    match attempt:
+        case Indefinite():
+            return IndefiniteEvidence(attempt.detail)
+        case Unsolved():
+            return UnsolvedEvidence(attempt.detail)
+        case EmptyBlock():
+            return EmptyBlockEvidence(candidates=attempt.candidate_slices)
+
+
+def _update_evidence(
+    materials: Materials, parent: Measurement, update: Made, updated: _Updated, metrics: dict[str, float]
+) -> UpdateEvidence:
+    """What the gate judges an update by; `metrics` gets what is found on the way."""
+    account, record = materials.account, materials.model.record
+    statement = account.statement(materials.theta, update, whole=materials.block() is None)
+    metrics |= {Metric.MODEL_GRADIENT: update.model_gradient, Metric.REMOVAL_GRADIENT: update.removal_gradient}
     if statement is not None:
         metrics |= capacity_metrics(statement)
-    without_noise = stage.facts["gradient_without_noise"]
-    is_origin = account.origin is not None and account.origin.version == materials.parent.version
-    evidence = UpdateEvidence(
-        convex=materials.recipe.record.convex,
-        weights_finite=bool(torch.isfinite(theta).all()),
+    without_noise = update.gradient_without_noise
+    is_origin = account.origin is not None and account.origin.version == materials.model.parent.version
+    return UpdateEvidence(
+        convex=record.convex,
+        weights_finite=bool(torch.isfinite(updated.theta).all()),
         test_before=parent.sets.test,
-        test_after=updated.sets.test,
+        test_after=updated.measured.sets.test,
         gradient_before=parent.gradient_norm,
         # The step is judged without the noise, what is served with it.
-        gradient_after=updated.gradient_norm if without_noise is None else without_noise,
+        gradient_after=updated.measured.gradient_norm if without_noise is None else without_noise,
         test_original=parent.sets.test if is_origin else account.test_of_origin(),
-        model_gradient=stage.facts["model_gradient"],
-        removal_gradient=stage.facts["removal_gradient"],
+        model_gradient=update.model_gradient,
+        removal_gradient=update.removal_gradient,
         class_shares=account.class_shares(),
-        membership=_membership_evidence(parent, updated),
+        membership=_membership_evidence(parent, updated.measured),
         capacity=statement,
-        l2=materials.recipe.record.l2,
+        l2=record.l2,
     )
-    return evidence, updated, theta
 
 
-def _membership_evidence(parent: _Measured, updated: _Measured) -> MembershipEvidence | None:
+def _membership_evidence(parent: Measurement, updated: Measurement) -> MembershipEvidence | None:
     """What the gate is told of membership inference; None where it could not be measured."""
-    before, after = (measured.membership.get(Metric.FORGET_MEMBERSHIP_AUC) for measured in (parent, updated))
-    retained = parent.membership.get(Metric.RETAINED_MEMBERSHIP_AUC)
+    before, after, retained = parent.forget_membership, updated.forget_membership, parent.retained_membership
     if before is None or after is None or retained is None:
         return None
-    return MembershipEvidence(before, after, retained)
+    return MembershipEvidence(before.auc, after.auc, retained.auc)
 
 
 def _privacy(evidence: GateEvidence) -> str:
@@ -150,60 +145,30 @@ def _privacy(evidence: GateEvidence) -> str:
     return evidence.capacity.sentence
 
 
-def _compare_with_retraining(
-    materials: Materials, updated: _Measured | None, theta: Tensor | None, metrics: dict[str, float]
-) -> None:
-    stage = materials.job.area.finished("retrain")
+def _comparison(materials: Materials, updated: _Updated | None) -> dict[str, float]:
+    """Figures of the model that was retrained for comparison, by name; empty where none was."""
+    stage = materials.job.area.finished(Stage.RETRAIN, RetrainFacts)
     if stage is None:
-        return
+        return {}
     # An objective of its own: retraining also made its own buffers, batch-normalisation statistics among them.
-    module = _module(materials, "retrain")
+    module = materials.model.module_of(Stage.RETRAIN)
     objective, retrained = materials.objective_of(module), materials.theta_of(module)
     reference = _measure(materials, objective, retrained)
-    metrics |= reference.metrics(OF_RETRAINED)
-    metrics[Metric.SECONDS + OF_RETRAINED] = stage.facts["seconds"]
-    if updated is None or theta is None:
-        return
-    if (closeness := tug_of_war(updated.sets, reference.sets)) is not None:
+    metrics = {**reference.metrics(OF_RETRAINED), Metric.SECONDS + OF_RETRAINED: stage.facts.seconds}
+    if updated is None:
+        return metrics
+    if (closeness := tug_of_war(updated.measured.sets, reference.sets)) is not None:
         metrics[Metric.TUG_OF_WAR] = closeness
-    divergence = prediction_divergence((materials.objective, theta), (objective, retrained), materials.removed)
+    divergence = prediction_divergence((materials.objective, updated.theta), (objective, retrained), materials.removed)
     if divergence is not None:
         metrics[Metric.FORGET_DIVERGENCE_FROM_RETRAINED] = divergence
-    if materials.recipe.record.convex:
+    if materials.model.record.convex:
         # Elsewhere two trainings end in different minima, and a distance would say nothing.
         metrics[Metric.PARAMETER_DISTANCE_TO_RETRAINED] = parameter_distance(
-            theta, retrained, relative_to=materials.theta
+            updated.theta, retrained, relative_to=materials.theta
         )
+    return metrics
 
 
-def _measure(materials: Materials, objective: Objective, theta: Tensor) -> _Measured:
-    return _Measured(
-        ThreeSets(
-            forget=evaluate(objective, theta, materials.removed),
-            retained=evaluate(objective, theta, materials.retained),
-            test=evaluate(objective, theta, materials.test),
-        ),
-        gradient_norm=retained_gradient_norm(objective, theta, materials.retained),
-        membership=_membership(materials, objective, theta),
-    )
-
-
-def _membership(materials: Materials, objective: Objective, theta: Tensor) -> dict[str, float]:
-    """How well removed, and retained, samples can be told from test samples by their losses."""
-    sources = {"forget": materials.removed, "retained": materials.retained, "test": materials.test}
-    scores = {name: membership_scores(objective, theta, source) for name, source in sources.items()}
-    found = {}
-    for name in ("forget", "retained"):
-        members, others = scores[name], scores["test"]
-        # Without finite losses there is nothing to compare, and the gate refuses anyway.
-        if members is None or others is None or bool(members.isnan().any()) or bool(others.isnan().any()):
-            continue
-        inference = membership_auc(members, others)
-        found[f"{name}_membership_auc"] = inference.auc
-        found[f"{name}_membership_auc_error"] = max(inference.standard_error, inference.chance_error)
-    return found
-
-
-def _module(materials: Materials, stage: str) -> nn.Module:
-    with materials.job.area.require(stage).open("weights.safetensors") as path:
-        return materials.recipe.module(load_weights(path))
+def _measure(materials: Materials, objective: Objective, theta: Tensor) -> Measurement:
+    return measure(objective, theta, materials.removed, materials.retained, materials.test)

@@ -1,42 +1,48 @@
-"""Train: a model from its specification, or again from its record without what was removed, registered as a version."""
+"""Train: a model from its specification, registered as a version."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import nn
 
 from oubli.components.progress import Progress
 from oubli.components.reference.secant import LastEpochs
-from oubli.registry.errors import RemovalSetError
-from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
-from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
-from oubli.registry.models.trained_models import register_trained
-from oubli.registry.removals.aliases import move_alias
-from oubli.registry.removals.removal_set import read_removal_set
-from oubli.registry.removals.removed_ids import removed_before, removed_from_any, store_removed
+from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
+from oubli.registry.models.trained_models import Provenance, register_trained
+from oubli.registry.removals.removed_ids import removed_from_any, store_removed
 from oubli.registry.settings import Settings
-from oubli.registry.storage.digests import json_digest, store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import TrainingData, dataset_sha256
+from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split
+from oubli.registry.training.writing import dataset_sha256
 
 
 def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = None) -> RegisteredVersion:
-    """Train `spec`'s recipe on its train split, register the model with its training record, set its alias.
+    """Train a recipe on its train split, register the model with its training record, and set its alias.
 
-    What an earlier version of the same model has removed is left out: it must not come back with a new training.
+    What any version of the same model has removed is left out: it must not come back with a new training.
+
+    Args:
+        settings: Of this process.
+        spec: The model's name, data, recipe and alias.
+        on_progress: Takes the fraction done.
+
+    Raises:
+        DataError: The training data is not what the specification says.
+        RegistryError: A factory is not allowed, or MLflow could not log the model.
     """
     record = spec.record(dataset_sha256(spec.dataset_uri), n=1)
     data = TrainingData.of(record, verify=False)
     ids = data.ids().known
-    gone = {each: how for each, how in removed_from_any(ModelRegistry(settings), spec.model).items() if each in ids}
+    removed = removed_from_any(ModelRegistry(settings), spec.model)
+    left_out = {sample: key for sample, key in removed.items() if sample in ids}
     record = record.model_copy(update={"n": len(ids)})
     recipe = Recipe.of(record, settings)
-    samples = data.samples(Split.TRAIN, without=frozenset(gone)).load()
+    samples = data.samples(Split.TRAIN, without=frozenset(left_out)).load()
     watched: list[LastEpochs] = []
 
     def watch(module: nn.Module) -> Callable[[int], None]:
@@ -52,73 +58,12 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
         record,
         settings=settings,
         alias=spec.alias,
-        lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(gone)),
-        without=frozenset(gone),
-        version_tags=store_removed(settings.store_root, "", (), gone) if gone else {},
-        seconds=seconds,
-        snapshot=spec.snapshot,
-        secant=watched[0].secant(samples, recipe.loss) if watched else None,
-    )
-
-
-def retrain(
-    settings: Settings, model: str, removals: Sequence[str], on_progress: Progress | None = None
-) -> RegisteredVersion:
-    """Train the recipe of a registered version again, without `removals` and without what was removed before.
-
-    The new version gets the alias `challenger`. The same retraining again finds the version that it made. Raises
-    RemovalSetError where nothing would be left to train on.
-    """
-    registry = ModelRegistry(settings)
-    parent = registry.resolve(model)
-    record = registry.training_record(parent)
-    data = TrainingData.of(record)
-    before = removed_before(parent)
-    ids = data.ids()
-    new_ids: tuple[str, ...] = ()
-    request_ids: tuple[str, ...] = ()
-    if removals:
-        resolved = read_removal_set(removals).resolve(ids, frozenset(before))
-        new_ids, request_ids = resolved.new_ids, resolved.request_ids
-    without = frozenset(before).union(new_ids)
-    if len(without) >= len(ids):
-        raise RemovalSetError(
-            f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
-        )
-    digest = store_digest(settings.store_root, sorted(without))
-    outcome = json_digest({"retrain": parent.tags[tags.RECORD_SHA256], "model": parent.name, "without": digest})[:32]
-    if (earlier := registry.by_removal_key(parent.name, outcome)) is not None:
-        move_alias(registry, earlier, UNLEARNED_ALIAS)
-        return earlier
-    started = time.perf_counter()
-    samples = data.samples(Split.TRAIN, without=without).load()
-    # A frozen backbone is the parent's, whatever the factory would make of it today.
-    frozen = registry.weights(parent) if record.trained is not None else None
-    module = Recipe.of(record, settings).train(samples, on_progress, frozen=frozen)
-    seconds = time.perf_counter() - started
-    version = register_trained(
-        parent.name,
-        module,
-        record,
-        settings=settings,
-        alias=None,
-        lineage=Lineage(
-            method=Method.RETRAINED,
-            verdict="retrained",
-            parent_version=parent.version,
-            request_ids=request_ids,
-            removed=len(new_ids),
-            removed_in_all=len(without),
-            removal_digest=digest,
+        provenance=Provenance(
+            lineage=Lineage(method=Method.TRAINED, verdict="trained", removed_in_all=len(left_out)),
+            without=frozenset(left_out),
+            version_tags=store_removed(settings.store_root, "", (), left_out) if left_out else {},
+            seconds=seconds,
+            secant=watched[0].secant(samples, recipe.loss) if watched else None,
         ),
-        without=without,
-        version_tags={
-            tags.REMOVAL_KEY: outcome,
-            **parent.child_tags(),
-            **store_removed(settings.store_root, outcome, new_ids, before),
-        },
-        parent=parent,
-        seconds=seconds,
+        snapshot=spec.snapshot,
     )
-    move_alias(registry, version, UNLEARNED_ALIAS)
-    return version

@@ -1,7 +1,7 @@
-"""What a run says of where its model comes from.
+"""What a run says about where its model comes from.
 
-MLflow's comparison shows the params and metrics of runs, under equal names side by side; hence every run bears the same
-params, whether the model was trained, unlearned or retrained.
+MLflow's comparison puts params and metrics of equal names side by side; hence every run bears the same params, whether
+the model was trained, unlearned or retrained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 from oubli.registry.models.tags import Artifact, Param
 from oubli.registry.training.training_record import TrainingRecord
 
-# Of request ids, as many as a comparison can show; the evidence artifact lists all.
+# As many request ids as a comparison can show; the evidence artifact lists all.
 _SHOWN_CHARACTERS = 500
 _NONE = "none"
 
@@ -28,25 +28,35 @@ class Method(StrEnum):
 
 @dataclass(frozen=True)
 class Lineage:
-    """removed: samples that this version removes; removed_in_all: since the model was trained. Digests are SHA-256,
-    the removal set's under the store's secret key. selection, curvature, damping, privacy: how an update was made and
-    what may be said of it."""
+    """Where a version, or a refusal, comes from; what the params of its run say."""
 
     method: Method
     verdict: str
+    """How it ended: trained, retrained, or what the gate decided."""
     parent_version: str = _NONE
     request_ids: Sequence[str] = ()
+    """The removal requests that were served."""
     removed: int = 0
+    """Samples that this version removes."""
     removed_in_all: int = 0
+    """Samples removed since the model was trained, this removal included."""
     removal_digest: str = _NONE
+    """Digest of the removed ids under the store's secret key."""
     config_digest: str = _NONE
+    """SHA-256 of the removal's configuration."""
     selection: str = _NONE
+    """Which parameters the update could change."""
     curvature: str = _NONE
     damping: str = _NONE
     privacy: str = _NONE
+    """What may be said of privacy, in words."""
 
     def params(self, record: TrainingRecord) -> dict[str, str]:
-        """The run's params."""
+        """The run's params, by name.
+
+        Args:
+            record: How the model was trained.
+        """
         return {
             Param.METHOD: self.method.value,
             Param.VERDICT: self.verdict,

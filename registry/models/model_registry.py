@@ -50,11 +50,11 @@ class RegisteredVersion:
 
     @property
     def ancestors(self) -> tuple[str, ...]:
-        """Versions that this one descends from, the nearest first. Kept in a tag: some may have been deleted."""
+        """Versions that this one descends from, nearest first. Kept in a tag, because some may have been deleted."""
         return tuple(self.tags.get(tags.ANCESTORS, "").split(",")) if tags.ANCESTORS in self.tags else ()
 
     def child_tags(self) -> dict[str, str]:
-        """The tags that say of a new version that this one is its parent."""
+        """The tags of a new version whose parent this one is."""
         return {
             tags.PARENT_VERSION: self.version,
             tags.ANCESTORS: ",".join((self.version, *self.ancestors)),
@@ -62,17 +62,23 @@ class RegisteredVersion:
 
     @property
     def label(self) -> str:
+        """NAME/version."""
         return f"{self.name}/{self.version}"
 
     @property
     def uri(self) -> str:
+        """The version's URI in MLflow."""
         return f"models:/{self.label}"
 
 
 def parse_model(spec: str) -> tuple[str, str | None, str | None]:
-    """(name, alias, version) of NAME, NAME@alias or NAME/version.
+    """The parts of NAME, NAME@alias or NAME/version.
 
-    Raises ConfigurationError where `spec` is none of these.
+    Returns:
+        Name, alias and version; None for what `spec` does not say.
+
+    Raises:
+        ConfigurationError: `spec` is none of these.
     """
     name, at, alias = spec.partition("@")
     if at and alias and name and "/" not in spec and "@" not in alias:
@@ -89,7 +95,11 @@ def parse_model(spec: str) -> tuple[str, str | None, str | None]:
 
 
 class ModelRegistry:
-    """Reads of MLflow's registry. Writing is registration.py's."""
+    """Look-ups in MLflow's registry. Writing to it is the business of `registration.py`.
+
+    Args:
+        settings: Which MLflow server, or local database, holds the registry.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -97,9 +107,12 @@ class ModelRegistry:
         self.client = MlflowClient(settings.tracking_uri)
 
     def resolve(self, spec: str) -> RegisteredVersion:
-        """The version that NAME, NAME@alias or NAME/version means; a bare NAME is the lineage's head.
+        """The version that NAME, NAME@alias or NAME/version means; a bare NAME means the head of its lineage.
 
-        Raises ConfigurationError, ModelNotFound.
+        Raises:
+            ConfigurationError: `spec` is none of these.
+            ModelNotFound: There is no such version.
+            RegistryError: MLflow failed.
         """
         name, alias, version = parse_model(spec)
         if alias is not None:
@@ -109,12 +122,24 @@ class ModelRegistry:
         return self.head(name)
 
     def version(self, name: str, version: str) -> RegisteredVersion:
+        """A version by its number.
+
+        Raises:
+            ModelNotFound: There is no such model or version.
+            RegistryError: MLflow failed.
+        """
         try:
             return as_registered(self.client.get_model_version(name, version))
         except MlflowException as error:
             raise self._missing(error, name, f"version {version}") from None
 
     def by_alias(self, name: str, alias: str) -> RegisteredVersion:
+        """The version that holds an alias.
+
+        Raises:
+            ModelNotFound: There is no such model, or no version holds the alias.
+            RegistryError: MLflow failed.
+        """
         try:
             return as_registered(self.client.get_model_version_by_alias(name, alias))
         except MlflowException as error:
@@ -124,6 +149,10 @@ class ModelRegistry:
         """The newest version of the served lineage: the challenger if it descends from the champion, else the champion.
 
         A removal that has not been promoted yet must not be lost by the next one.
+
+        Raises:
+            ModelNotFound: There is no such model, or it has no champion.
+            RegistryError: MLflow failed.
         """
         champion = self.by_alias(name, TRAINED_ALIAS)
         try:
@@ -133,47 +162,53 @@ class ModelRegistry:
         return challenger if champion.version in challenger.ancestors else champion
 
     def versions(self, name: str) -> list[RegisteredVersion]:
-        """Every version of a model, none where it is not registered."""
-        return [as_registered(found) for found in self.client.search_model_versions(f"name = '{name}'")]
+        """Every version of a model; none where it is not registered."""
+        return [as_registered(version) for version in self.client.search_model_versions(f"name = '{name}'")]
 
     def by_removal_key(self, name: str, key: str) -> RegisteredVersion | None:
         """The version that the removal with this key made, if it was registered."""
-        found = self.client.search_model_versions(f"name = '{name}' and tags.`{tags.REMOVAL_KEY}` = '{key}'")
-        return as_registered(min(found, key=lambda version: int(version.version))) if found else None
+        versions = self.client.search_model_versions(f"name = '{name}' and tags.`{tags.REMOVAL_KEY}` = '{key}'")
+        return as_registered(min(versions, key=lambda version: int(version.version))) if versions else None
 
     def aliases(self, version: RegisteredVersion) -> list[str]:
+        """The aliases that a version holds, sorted."""
         # A search leaves aliases empty; only this call fills them.
         return sorted(self.client.get_model_version(version.name, version.version).aliases)
 
     def training_record(self, version: RegisteredVersion) -> TrainingRecord:
         """The record that was stored when the version was trained.
 
-        Raises TrainingRecordError where there is none or it cannot be read, DigestMismatch where it was altered.
+        Raises:
+            TrainingRecordError: There is none, or it cannot be read.
+            DigestMismatch: It was altered.
+            StoreError: The object store cannot be read.
         """
         uri = version.tags.get(tags.RECORD)
         if uri is None:
             raise TrainingRecordError(
                 f"{version.label} has no training record, so nobody can tell what it was trained on.",
-                remedy="Attach one with oubli.registry.models.registration.attach_record (see README.md).",
+                remedy="Attach one with oubli.registry.attach_record (see README.md).",
             )
         data = store_for(uri).read(uri)
-        if (found := bytes_digest(data)) != version.tags[tags.RECORD_SHA256]:
+        if (digest := bytes_digest(data)) != version.tags[tags.RECORD_SHA256]:
             raise DigestMismatch(
-                f"The training record of {version.label} at {uri} has SHA-256 {found}, but "
+                f"The training record of {version.label} at {uri} has SHA-256 {digest}, but "
                 f"{version.tags[tags.RECORD_SHA256]} was registered.",
                 remedy="Restore the object, or attach the right record again.",
             )
         return TrainingRecord.from_json(data)
 
     def signature(self, version: RegisteredVersion) -> ModelSignature | None:
+        """The signature that a version was logged with, if any."""
         signature: ModelSignature | None = mlflow.models.get_model_info(version.uri).signature
         return signature
 
     def weights(self, version: RegisteredVersion) -> dict[str, Tensor]:
         """The version's state dict, read without unpickling.
 
-        Raises PickledModelRefused where the version is pickled and the settings do not allow that,
-        RegistryError where it holds no torch model.
+        Raises:
+            PickledModelRefused: The version is a pickle, and the settings do not allow reading one.
+            RegistryError: The version holds no torch model.
         """
         with temporary_folder() as folder:
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
@@ -228,7 +263,7 @@ class ModelRegistry:
             )
         model = self.client.get_registered_model(name)
         aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
-        versions = sorted(int(found.version) for found in self.client.search_model_versions(f"name = '{name}'"))
+        versions = sorted(int(each.version) for each in self.client.search_model_versions(f"name = '{name}'"))
         return ModelNotFound(
             f"{name!r} has no {what}; it has versions {versions} and aliases {aliases or 'none'}.",
             remedy="Name one of these, or set the alias in MLflow.",
@@ -236,6 +271,7 @@ class ModelRegistry:
 
 
 def as_registered(version: ModelVersion) -> RegisteredVersion:
+    """MLflow's own object as a RegisteredVersion."""
     return RegisteredVersion(
         name=version.name,
         version=str(version.version),

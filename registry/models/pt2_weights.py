@@ -36,8 +36,12 @@ _INDEX = "data/weights/model_weights_config.json"
 def read_pt2_weights(path: Path) -> dict[str, Tensor]:
     """The module's state dict, buffers included, under the module's own names.
 
-    Raises PickledModelRefused where a weight is stored as a pickle, RegistryError where the archive cannot
-    be read.
+    Args:
+        path: A torch.export archive.
+
+    Raises:
+        PickledModelRefused: A weight is stored as a pickle.
+        RegistryError: The archive cannot be read, or holds a number format that Oubli does not know.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -8,7 +8,8 @@ closes. Nothing of an existing version, run or model is ever changed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run shows. Metrics and params bear the same names in parent and child, so that MLflow's comparison
+    """What an MLflow run shows. Metrics and params bear the same names in parent and child, so that MLflow's comparison
     lines them up. No ids of samples or subjects in any of it."""
 
+    experiment_id: str
+    """The experiment that the run belongs to."""
+    name: str
+    """The run's name."""
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: Mapping[str, str] = field(default_factory=dict)
@@ -49,8 +54,31 @@ class RunRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NewVersion:
+    """What a version of a registered model is made of."""
+
+    name: str
+    """The registered model; it is made where there is none."""
+    module: nn.Module
+    signature: ModelSignature
+    """Inputs and outputs as tensors."""
+    tags: Mapping[str, str]
+    description: str
+    """Markdown."""
+    example_value: int = 0
+    """What the example input logged with the model is filled with."""
+
+
 def store_record(store_root: str, record: TrainingRecord) -> dict[str, str]:
-    """Put a training record on the object store; the version tags that point to it."""
+    """Put a training record on the object store.
+
+    Returns:
+        The version tags that point to it.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
     data = record.to_json().encode()
     digest = bytes_digest(data)
     uri = join(store_root, "records", f"{digest}.json")
@@ -59,55 +87,57 @@ def store_record(store_root: str, record: TrainingRecord) -> dict[str, str]:
 
 
 def attach_record(registry: ModelRegistry, version: RegisteredVersion, record: TrainingRecord) -> None:
-    """Give a version that was trained elsewhere its training record."""
+    """Give a version that was registered elsewhere its training record.
+
+    Args:
+        registry: The model registry.
+        version: The version.
+        record: How it was trained.
+
+    Raises:
+        StoreError: The object store cannot be written.
+    """
     # The digest first: a version with a record and no digest would be one that nobody can check.
     for name, value in sorted(store_record(registry.settings.store_root, record).items(), reverse=True):
         registry.client.set_model_version_tag(version.name, version.version, name, value)
 
 
-def log_run(registry: ModelRegistry, *, experiment_id: str, run_name: str, run_record: RunRecord) -> str:
-    """A finished run that holds a record and no model; its run id. For refusals."""
-    run_id = registry.client.create_run(experiment_id, run_name=run_name, tags=dict(run_record.tags)).info.run_id
-    with mlflow.start_run(run_id=run_id):
-        _log(run_record)
-    return str(run_id)
+def log_run(registry: ModelRegistry, run_record: RunRecord) -> str:
+    """Log a finished run without a model, as a refusal leaves one.
+
+    Returns:
+        The run's id.
+    """
+    with _started_run(registry, run_record) as run_id:
+        return run_id
 
 
-def register_version(
-    registry: ModelRegistry,
-    *,
-    name: str,
-    module: nn.Module,
-    signature: ModelSignature,
-    experiment_id: str,
-    run_name: str,
-    run_record: RunRecord,
-    version_tags: Mapping[str, str],
-    description: str,
-    example_value: int = 0,
-) -> RegisteredVersion:
-    """Log `module` with its run record and register it as a new version of `name`.
+def register_version(registry: ModelRegistry, new: NewVersion, run_record: RunRecord) -> RegisteredVersion:
+    """Log a module with its run and register it as a new version.
 
-    example_value: what the example input logged with the model is filled with.
+    The logged weights are read back and compared bit for bit before the version is made.
 
-    The logged weights are read back and compared bit for bit before the version is made. Raises RegistryError
-    where they differ or the module cannot be exported.
+    Args:
+        registry: The model registry.
+        new: What the version is made of.
+        run_record: What its run shows.
+
+    Raises:
+        RegistryError: The module cannot be exported, or the logged weights differ from its own.
     """
     client = registry.client
-    run_id = client.create_run(experiment_id, run_name=run_name, tags=dict(run_record.tags)).info.run_id
-    with mlflow.start_run(run_id=run_id):
-        _log(run_record)
-        model_id = _log_module(module, signature, example_value)
-        _verify_logged(model_id, module)
-    if name not in {model.name for model in client.search_registered_models(f"name = '{name}'")}:
-        client.create_registered_model(name)
+    with _started_run(registry, run_record) as run_id:
+        model_id = _log_module(new.module, new.signature, new.example_value)
+        _verify_logged(model_id, new.module)
+    if new.name not in {model.name for model in client.search_registered_models(f"name = '{new.name}'")}:
+        client.create_registered_model(new.name)
     created = client.create_model_version(
-        name,
+        new.name,
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags=dict(version_tags),
-        description=description,
+        tags=dict(new.tags),
+        description=new.description,
     )
     return as_registered(created)
 
@@ -118,9 +148,15 @@ def set_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -
 
 
 def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, removal_key: str) -> int:
-    """Close what a killed attempt at the same removal left open; how many runs that were.
+    """Close what a killed attempt at the same removal left open: its run becomes KILLED, its pending model FAILED.
 
-    Its run becomes KILLED and its pending model FAILED.
+    Args:
+        registry: The model registry.
+        experiment_id: The experiment that the runs belong to.
+        removal_key: The removal.
+
+    Returns:
+        How many runs were closed.
     """
     client = registry.client
     open_runs = client.search_runs(
@@ -135,7 +171,16 @@ def close_unfinished_runs(registry: ModelRegistry, experiment_id: str, removal_k
 
 
 def experiment_for(registry: ModelRegistry, name: str, parent: RegisteredVersion | None = None) -> str:
-    """Id of the experiment to log in: the parent's, so that both stand in one table, else one named after the model."""
+    """The experiment to log in: the parent's, so that both stand in one table, else one named after the model.
+
+    Args:
+        registry: The model registry.
+        name: The registered model.
+        parent: The version that the new one comes from, if any.
+
+    Returns:
+        The experiment's id; it is made where there is none.
+    """
     if parent is not None and parent.run_id is not None:
         return str(registry.client.get_run(parent.run_id).info.experiment_id)
     if (existing := registry.client.get_experiment_by_name(name)) is not None:
@@ -147,18 +192,28 @@ def experiment_for(registry: ModelRegistry, name: str, parent: RegisteredVersion
 
 
 def signature_for(module: nn.Module, example: Tensor) -> ModelSignature:
-    """Signature of a module from an example batch; the batch axis is left open."""
+    """The signature of a module, with the batch axis left open.
+
+    Args:
+        module: The module; it is put into evaluation mode.
+        example: (2, ...) inputs, of no real sample.
+    """
     # Without attention's fused path, which warns of its own prototypes.
     with torch.no_grad(), differentiable_attention():
         output = module.eval()(example)
     return infer_signature(example.numpy(), output.numpy())
 
 
-def _log(run_record: RunRecord) -> None:
-    mlflow.log_params(dict(run_record.params))
-    mlflow.log_metrics(dict(run_record.metrics))
-    for path, text in run_record.artifacts.items():
-        mlflow.log_text(text, path)
+@contextmanager
+def _started_run(registry: ModelRegistry, run_record: RunRecord) -> Iterator[str]:
+    """A run with its record logged, active while the body runs and finished afterwards; yields its id."""
+    run = registry.client.create_run(run_record.experiment_id, run_name=run_record.name, tags=dict(run_record.tags))
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.log_params(dict(run_record.params))
+        mlflow.log_metrics(dict(run_record.metrics))
+        for path, text in run_record.artifacts.items():
+            mlflow.log_text(text, path)
+        yield str(run.info.run_id)
 
 
 def _log_module(module: nn.Module, signature: ModelSignature, example_value: int) -> str:

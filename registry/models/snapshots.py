@@ -11,13 +11,14 @@ version, and goes when that version's snapshot is deleted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
+from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.errors import ConfigurationError, NumericalError
 from oubli.components.model.frozen_head import frozen_head
 from oubli.registry.errors import DigestMismatch, ObjectMissing
@@ -29,6 +30,7 @@ from oubli.registry.storage.uris import join
 
 if TYPE_CHECKING:
     from oubli.components.curvature.secant import Secant
+    from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
     from oubli.components.model.objective import Objective
     from oubli.components.model.samples import SampleSource
     from oubli.components.progress import Progress
@@ -58,18 +60,12 @@ def keep_snapshot(
     if head is not None:
         objective, source = head.objective, head.features(source, budget_bytes=budget_bytes)
     try:
-        snapshot = CurvatureSnapshot.take(
-            objective,
-            objective.theta(),
-            source,
-            seed=seed,
-            secant=secant,
-            budget_bytes=budget_bytes,
-            on_progress=on_progress,
+        snapshot = take_snapshot(
+            objective, objective.theta(), source, seed=seed, budget_bytes=budget_bytes, on_progress=on_progress
         )
     except (NumericalError, ConfigurationError) as error:
         return {tags.SNAPSHOT_MISSING: error.problem}
-    return store_snapshot(store_root, snapshot, weights_sha256)
+    return store_snapshot(store_root, dataclasses.replace(snapshot, secant=secant), weights_sha256)
 
 
 def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256: str) -> dict[str, str]:
@@ -108,4 +104,4 @@ def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureS
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
     except ObjectMissing:
         return None
-    return CurvatureSnapshot.restore(tensors, facts["snapshot"])
+    return restore_snapshot(tensors, facts["snapshot"])

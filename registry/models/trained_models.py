@@ -1,15 +1,17 @@
-"""Registering a trained module with its training record: the entrance for models trained anywhere."""
+"""Registering a trained module with its training record: the way in for models trained anywhere."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
 from oubli.components.curvature.secant import Secant
-from oubli.components.measures.evaluation import evaluate, retained_gradient_norm
-from oubli.components.measures.membership import membership_inference
+from oubli.components.errors import NonFiniteInput
+from oubli.components.measures.measurement import measure
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
@@ -17,6 +19,7 @@ from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
+    NewVersion,
     RunRecord,
     experiment_for,
     register_version,
@@ -28,12 +31,32 @@ from oubli.registry.models.snapshots import keep_snapshot
 from oubli.registry.models.tags import Artifact, Metric
 from oubli.registry.models.weights import weights_digest
 from oubli.registry.settings import Settings, load_settings
-from oubli.registry.training.decoders import example_value
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord
 
 _TRAINED = Lineage(method=Method.TRAINED, verdict="trained")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a module came to be, beyond what its training record says. The defaults are those of a first training."""
+
+    lineage: Lineage = _TRAINED
+    """What the run says of its origin."""
+    parent: RegisteredVersion | None = None
+    """The version whose experiment the run joins."""
+    without: frozenset[str] = frozenset()
+    """Ids that it was not trained on although the data holds them."""
+    version_tags: Mapping[str, str] = field(default_factory=dict)
+    """Further tags of the version."""
+    seconds: float | None = None
+    """How long the training took, where that is known."""
+    secant: Secant | None = None
+    """How weights and gradients changed over the last epoch; kept with the curvature snapshot."""
+
+
+_FIRST_TRAINING = Provenance()
 
 
 def register_trained(
@@ -43,102 +66,141 @@ def register_trained(
     *,
     settings: Settings | None = None,
     alias: str | None = TRAINED_ALIAS,
-    lineage: Lineage = _TRAINED,
-    without: frozenset[str] = frozenset(),
-    version_tags: Mapping[str, str] | None = None,
-    parent: RegisteredVersion | None = None,
-    seconds: float | None = None,
+    provenance: Provenance = _FIRST_TRAINING,
     snapshot: bool | None = None,
-    secant: Secant | None = None,
 ) -> RegisteredVersion:
-    """Measure `module` on its training and test data and register it as a new version of `name`.
+    """Measure a module on its training and test data and register it as a new version of a model.
 
-    without: ids that it was not trained on although the data holds them. seconds: how long training took, if known.
-    snapshot: whether to keep the model's curvature with the version, at the cost of one pass over the training data;
-    None keeps it unless the model is convex, whose removal takes two steps and needs the retained samples anyway.
-    secant: of the training's last epochs, to be kept with the curvature, which it then always is.
-    Raises FactoryNotAllowed, RegistryError where the module does not fit the record's factory, DigestMismatch,
-    TrainingDataError, TrainingRecordError where the record's n is not the number of training rows.
+    Args:
+        name: The registered model; it is made where there is none.
+        module: The trained module, as the record's factory builds it.
+        record: How it was trained.
+        settings: Where to register it; by default what the environment says.
+        alias: The alias that the version gets, if any.
+        provenance: How the module came to be, for other than a first training.
+        snapshot: Whether to keep the model's curvature with the version, at the cost of one pass over the training
+            data. By default it is kept for a network and not for a convex model, whose removal takes two steps and
+            needs the retained samples in any case. A secant is always kept with one.
+
+    Returns:
+        The new version.
+
+    Raises:
+        FactoryNotAllowed: An import string of the record lies outside the allow-list.
+        RegistryError: The module does not fit the record's factory, or MLflow did not take it.
+        DigestMismatch: The training data is other than the record says.
+        TrainingDataError: The training data cannot be read.
+        TrainingRecordError: The record's n is not the number of training rows.
+        NonFiniteInput: A loss is NaN.
     """
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
-    recipe = Recipe.of(record, settings)
-    module = recipe.module(module.state_dict())
-    data = TrainingData.of(record)
-    train, test = data.samples(Split.TRAIN, without=without).load(), data.samples(Split.TEST).load()
-    if record.n != len(train) + len(without):
-        raise TrainingRecordError(
-            f"The training record of {name} says n = {record.n}, but its data has {len(train) + len(without)} "
-            f"training rows.",
-            remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
-        )
-    objective = recipe.objective(module)
-    metrics = _metrics(objective, train, test) | {
-        Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
-        Metric.REMOVED_SINCE_TRAINING: 0.0,
-    }
-    digest = weights_digest(module.state_dict())
-    kept = (
-        keep_snapshot(
-            settings.store_root,
-            objective,
-            train,
-            digest,
-            seed=record.seed,
-            secant=secant,
-            budget_bytes=settings.memory_bytes,
-        )
-        if secant is not None or (not record.convex if snapshot is None else snapshot)
-        else {}
-    )
+    trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without)
+    metrics = _metrics(name, trained)
+    snapshot_tags = _snapshot_tags(settings, trained, provenance.secant, snapshot)
+    method = provenance.lineage.method.value
     version = register_version(
         registry,
-        name=name,
-        module=module,
-        signature=signature_for(module, recipe.example(train.inputs)),
-        example_value=example_value(record.decoder),
-        experiment_id=experiment_for(registry, name, parent),
-        run_name=f"{lineage.method.value} {name}",
-        run_record=RunRecord(
-            params=lineage.params(record),
-            metrics=metrics if seconds is None else metrics | {Metric.SECONDS: seconds},
-            artifacts={
-                Artifact.TRAINING_RECORD: record.to_json(),
-                Artifact.EVIDENCE: json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
+        NewVersion(
+            name=name,
+            module=trained.module,
+            signature=signature_for(trained.module, trained.recipe.example(trained.train.inputs)),
+            example_value=trained.recipe.example_value,
+            tags={
+                tags.METHOD: method,
+                tags.WEIGHTS_SHA256: trained.weights_sha256,
+                **snapshot_tags,
+                **store_record(settings.store_root, record),
+                **provenance.version_tags,
             },
+            description=f"{method.capitalize()} on {len(trained.train)} samples.",
         ),
-        version_tags={
-            tags.METHOD: lineage.method.value,
-            tags.WEIGHTS_SHA256: digest,
-            **kept,
-            **store_record(settings.store_root, record),
-            **(version_tags or {}),
-        },
-        description=f"{lineage.method.value.capitalize()} on {len(train)} samples.",
+        _run_record(experiment_for(registry, name, provenance.parent), name, record, provenance, metrics),
     )
     if alias is not None:
         set_alias(registry, version, alias)
     return version
 
 
-def _metrics(objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
+@dataclass(frozen=True)
+class _TrainedModel:
+    """A module in the form that is registered, and the samples that it is measured on."""
+
+    recipe: Recipe
+    module: nn.Module
+    objective: Objective
+    train: Samples
+    test: Samples
+
+    @classmethod
+    def of(cls, name: str, recipe: Recipe, module: nn.Module, without: frozenset[str]) -> _TrainedModel:
+        module = recipe.module(module.state_dict())
+        data = TrainingData.of(recipe.record)
+        train, test = data.samples(Split.TRAIN, without=without).load(), data.samples(Split.TEST).load()
+        if recipe.record.n != len(train) + len(without):
+            raise TrainingRecordError(
+                f"The training record of {name} says n = {recipe.record.n}, but its data has "
+                f"{len(train) + len(without)} training rows.",
+                remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
+            )
+        return cls(recipe, module, recipe.objective(module), train, test)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return weights_digest(self.module.state_dict())
+
+
+def _snapshot_tags(
+    settings: Settings, trained: _TrainedModel, secant: Secant | None, wanted: bool | None
+) -> dict[str, str]:
+    """Keep the curvature snapshot where it is wanted; the version tags that point to it."""
+    if wanted is None:
+        wanted = not trained.recipe.record.convex
+    if not wanted and secant is None:
+        return {}
+    return keep_snapshot(
+        settings.store_root,
+        trained.objective,
+        trained.train,
+        trained.weights_sha256,
+        seed=trained.recipe.record.seed,
+        secant=secant,
+        budget_bytes=settings.memory_bytes,
+    )
+
+
+def _run_record(
+    experiment_id: str, name: str, record: TrainingRecord, provenance: Provenance, metrics: Mapping[str, float]
+) -> RunRecord:
+    lineage, seconds = provenance.lineage, provenance.seconds
+    return RunRecord(
+        experiment_id=experiment_id,
+        name=f"{lineage.method.value} {name}",
+        params=lineage.params(record),
+        metrics={
+            **metrics,
+            Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
+            Metric.REMOVED_SINCE_TRAINING: 0.0,
+            **({} if seconds is None else {Metric.SECONDS: seconds}),
+        },
+        artifacts={
+            Artifact.TRAINING_RECORD: record.to_json(),
+            Artifact.EVIDENCE: json.dumps({"request_ids": list(lineage.request_ids)}, indent=1),
+        },
+    )
+
+
+def _metrics(name: str, trained: _TrainedModel) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
-    theta = objective.theta()
-    metrics = {
+    objective, train, test = trained.objective, trained.train, trained.test
+    measurement = measure(objective, objective.theta(), None, train, test)
+    if len(test) and measurement.retained_membership is None:
+        raise NonFiniteInput(
+            f"Some losses of {name} on its training or test data are NaN.",
+            remedy="Check the model's weights and the data.",
+        )
+    return {
         Metric.RETAINED_SAMPLES: float(len(train)),
         Metric.TEST_SAMPLES: float(len(test)),
-        Metric.RETAINED_GRADIENT_NORM: retained_gradient_norm(objective, theta, train),
+        **measurement.metrics(),
     }
-    if len(test):
-        told = membership_inference(objective, theta, train, test)
-        if told is not None:
-            metrics[Metric.RETAINED_MEMBERSHIP_AUC] = told.auc
-            metrics[Metric.RETAINED_MEMBERSHIP_AUC_ERROR] = max(told.standard_error, told.chance_error)
-    for name, samples in (("retained", train), ("test", test)):
-        if len(samples) == 0:
-            continue
-        found = evaluate(objective, theta, samples)
-        metrics[f"{name}_loss"] = found.loss
-        if found.accuracy is not None:
-            metrics[f"{name}_accuracy"] = found.accuracy
-    return metrics

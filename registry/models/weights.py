@@ -12,11 +12,12 @@ from torch import Tensor
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name; tied tensors are written once per name."""
+    """Write tensors by name; tied tensors are written once for each name."""
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors that `save_weights` wrote, on the CPU."""
     return load_file(path)
 
 

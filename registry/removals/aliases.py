@@ -9,9 +9,15 @@ from oubli.registry.removals.removed_ids import removed_before
 
 
 def move_alias(registry: ModelRegistry, version: RegisteredVersion, alias: str) -> str:
-    """Move `alias` to `version`, unless its holder lacks samples that `version` still has.
+    """Move `alias` to `version`, unless the version that holds it lacks samples which `version` still has.
 
-    Returns what to tell people where it stays, and nothing where it moved.
+    Args:
+        registry: The model registry.
+        version: The version to serve under the alias.
+        alias: The alias to move.
+
+    Returns:
+        Empty where the alias moved; where it stayed, the reason and what to do about it.
     """
     try:
         holder = registry.by_alias(version.name, alias)

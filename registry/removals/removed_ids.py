@@ -1,7 +1,7 @@
 """Every sample id removed since a model was trained, kept on the object store beside its lineage.
 
-One Parquet file per version, cumulative: columns `sample_id` and `removal_key`, that of the removal that took it. The ids
-stay inside the object store; MLflow only knows the file's URI and digest.
+One Parquet file per version, cumulative: columns `sample_id` and `removal_key`, that of the removal that took it. The
+ids stay inside the object store; MLflow only knows the file's URI and digest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from oubli.registry.errors import DigestMismatch
 from oubli.registry.models import tags
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.storage.digests import bytes_digest, store_digest
+from oubli.registry.storage.digests import bytes_digest
+from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 
@@ -24,9 +25,15 @@ _SCHEMA = pa.schema([("sample_id", pa.string()), ("removal_key", pa.string())])
 
 
 def removed_before(version: RegisteredVersion) -> dict[str, str]:
-    """The ids that are not in `version` any more, each with the key of the removal that took it.
+    """The samples that a version lacks although its training data holds them.
 
-    Raises ObjectMissing, DigestMismatch.
+    Returns:
+        The key of the removal that took each sample, by sample id.
+
+    Raises:
+        ObjectMissing: The list that the version's tags point to was deleted.
+        DigestMismatch: The list was altered.
+        StoreError: The store cannot be read.
     """
     uri = version.tags.get(tags.REMOVED)
     if uri is None:
@@ -43,7 +50,16 @@ def removed_before(version: RegisteredVersion) -> dict[str, str]:
 
 
 def removed_from_any(registry: ModelRegistry, name: str) -> dict[str, str]:
-    """The ids that any version of a model has removed, each with the key of the removal that took it."""
+    """The samples that any version of a model lacks although its training data holds them.
+
+    Returns:
+        The key of a removal that took each sample, by sample id.
+
+    Raises:
+        ObjectMissing: A list was deleted.
+        DigestMismatch: A list was altered.
+        StoreError: The store cannot be read.
+    """
     removed: dict[str, str] = {}
     for version in registry.versions(name):
         removed |= removed_before(version)
@@ -53,7 +69,20 @@ def removed_from_any(registry: ModelRegistry, name: str) -> dict[str, str]:
 def store_removed(
     store_root: str, removal_key: str, new_ids: Iterable[str], before: Mapping[str, str]
 ) -> dict[str, str]:
-    """Put the cumulative list on the store; the version tags that point to it."""
+    """Put the list of every removed sample on the store.
+
+    Args:
+        store_root: URI of the object store's root.
+        removal_key: The removal that takes `new_ids`.
+        new_ids: The samples that it takes.
+        before: The samples that were removed before, each with the key of its removal.
+
+    Returns:
+        The version tags that point to the list.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
     rows = {**before, **dict.fromkeys(new_ids, removal_key)}
     table = pa.table({"sample_id": sorted(rows), "removal_key": [rows[each] for each in sorted(rows)]}, schema=_SCHEMA)
     buffer = io.BytesIO()

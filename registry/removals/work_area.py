@@ -1,7 +1,7 @@
-"""The work area of one outcome: what each stage of a removal wrote, so that a later run resumes there.
+"""The work area of one removal: what each of its stages wrote, so that a later run resumes there.
 
-    <store>/work/<outcome>/<stage>/<file>
-    <store>/work/<outcome>/<stage>/manifest.json     written last: the stage is finished when it is there
+    <store>/work/<removal key>/<stage>/<file>
+    <store>/work/<removal key>/<stage>/manifest.json     written last: the stage is finished when it is there
 
 A manifest holds the SHA-256 of every file beside it and the stage's facts. Stages hand each other these, never
 tensors, so any machine that reaches the store can take over.
@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.storage.digests import bytes_digest, file_digest
@@ -27,107 +29,182 @@ if TYPE_CHECKING:
 
 _MANIFEST = "manifest.json"
 
+Facts = TypeVar("Facts")
+
 
 @dataclass(frozen=True)
-class StageResult:
-    """A finished stage: its folder, the SHA-256 of each of its files, and its facts (JSON values)."""
+class StageResult(Generic[Facts]):
+    """A finished stage.
+
+    Attributes:
+        files: SHA-256 of each of its files, by name.
+        facts: What it found out, as JSON gives it back.
+        resumed: Whether an earlier run had already finished it.
+    """
+
+    files: Mapping[str, str]
+    facts: Facts
+    resumed: bool
+
+
+class _Manifest(BaseModel):
+    """A stage's manifest. inputs: SHA-256 of the manifest of each stage that it read; empty where there was none."""
 
     stage: str
-    root: str
-    files: Mapping[str, str]
-    facts: Mapping[str, Any]
-    resumed: bool
-    """True where an earlier run had already finished this stage."""
-
-    def uri(self, name: str) -> str:
-        return join(self.root, name)
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[Path]:
-        """A local path to one file, its digest verified.
-
-        Raises DigestMismatch where the stored bytes are not those that the stage wrote.
-        """
-        with open_local(self.uri(name)) as path:
-            found = file_digest(path)
-            if found != self.files[name]:
-                raise DigestMismatch(
-                    f"{self.uri(name)} has SHA-256 {found}, but stage {self.stage!r} wrote {self.files[name]}.",
-                    remedy=f"Delete the folder {self.root} and run the removal again.",
-                )
-            yield path
+    inputs: dict[str, str]
+    files: dict[str, str]
+    facts: Any
 
 
 @dataclass(frozen=True)
 class WorkArea:
-    """The folder of one outcome. `root` is a URI."""
+    """The folder of one removal.
+
+    Attributes:
+        root: Its URI.
+    """
 
     root: str
 
-    def finished(self, stage: str) -> StageResult | None:
-        """What `stage` wrote, or None where it never finished, a file of it is gone, or what it was computed from is
-        no longer what it was: a verdict must not outlive the weights it judged."""
-        folder = join(self.root, stage)
-        store = store_for(folder)
-        try:
-            manifest = json.loads(store.read(join(folder, _MANIFEST)))
-        except ObjectMissing:
-            return None
-        if manifest["inputs"] != self._digests(manifest["inputs"]):
-            return None
-        if not all(store.exists(join(folder, name)) for name in manifest["files"]):
-            return None
-        return StageResult(stage, folder, manifest["files"], manifest["facts"], resumed=True)
+    def finished(self, stage: str, facts_type: type[Facts] | TypeAdapter[Facts]) -> StageResult[Facts] | None:
+        """What a stage wrote, if that can still be used.
 
-    def require(self, stage: str) -> StageResult:
-        """What `stage` wrote. Raises ObjectMissing where it has not finished."""
-        result = self.finished(stage)
+        Args:
+            stage: Name of the stage.
+            facts_type: What its facts must fit.
+
+        Returns:
+            None where the stage never finished, one of its files is missing, its facts are those of another version
+            of Oubli, or what it was computed from has changed: a verdict must not outlive the weights it judged.
+        """
+        manifest = self._manifest(stage)
+        if manifest is None or manifest.inputs != self._digests(manifest.inputs):
+            return None
+        store = store_for(self.root)
+        if not all(store.exists(self._uri(stage, name)) for name in manifest.files):
+            return None
+        try:
+            facts = _adapter(facts_type).validate_python(manifest.facts)
+        except ValidationError:
+            # Computing the stage again is safe: whatever was made from it is then made again too.
+            return None
+        return StageResult(manifest.files, facts, resumed=True)
+
+    def require(self, stage: str, facts_type: type[Facts] | TypeAdapter[Facts]) -> StageResult[Facts]:
+        """What a stage wrote.
+
+        Raises:
+            ObjectMissing: It has not finished, or what it wrote cannot be used any more.
+        """
+        result = self.finished(stage, facts_type)
         if result is None:
-            raise ObjectMissing(
-                f"Stage {stage!r} has not finished in {self.root}.",
-                remedy="Run the removal again; it resumes there.",
-            )
+            raise self._unfinished(stage)
         return result
 
     def run(
-        self, stage: str, compute: Callable[[Path], Mapping[str, Any]], *, inputs: Sequence[str] = ()
-    ) -> StageResult:
-        """The stage's result, computed only where it is not there yet.
+        self,
+        stage: str,
+        facts_type: type[Facts] | TypeAdapter[Facts],
+        compute: Callable[[Path], Facts],
+        *,
+        inputs: Sequence[str] = (),
+    ) -> StageResult[Facts]:
+        """The result of a stage, computed only where it is not there yet.
 
-        `compute(folder)` writes its files into an empty local folder and returns the stage's facts. inputs: the stages
-        whose results it reads.
+        Args:
+            stage: Name of the stage.
+            facts_type: The type of its facts: a pydantic model, or an adapter of several.
+            compute: Writes the stage's files into an empty local folder and returns its facts.
+            inputs: The stages whose results it reads.
         """
-        if (earlier := self.finished(stage)) is not None:
+        if (earlier := self.finished(stage, facts_type)) is not None:
             return earlier
         with temporary_folder() as folder:
             given = self._digests(inputs)
             facts = compute(folder)
-            return self._publish(stage, folder, facts, given)
+            return self._publish(stage, facts_type, facts, given, folder)
 
-    def record(self, stage: str, facts: Mapping[str, Any], *, inputs: Sequence[str] = ()) -> StageResult:
+    def record(
+        self,
+        stage: str,
+        facts_type: type[Facts] | TypeAdapter[Facts],
+        facts: Facts,
+        *,
+        inputs: Sequence[str] = (),
+    ) -> StageResult[Facts]:
         """Finish a stage that has facts and no files, replacing what an earlier run recorded."""
         with temporary_folder() as empty:
-            return self._publish(stage, empty, facts, self._digests(inputs))
+            return self._publish(stage, facts_type, facts, self._digests(inputs), empty)
+
+    @contextmanager
+    def open(self, stage: str, name: str) -> Iterator[Path]:
+        """A local path to one file of a finished stage.
+
+        Raises:
+            ObjectMissing: The stage has not finished, or the file is missing.
+            DigestMismatch: The stored bytes are not those that the stage wrote.
+        """
+        manifest = self._manifest(stage)
+        if manifest is None:
+            raise self._unfinished(stage)
+        uri = self._uri(stage, name)
+        with open_local(uri) as path:
+            digest = file_digest(path)
+            if digest != manifest.files[name]:
+                raise DigestMismatch(
+                    f"{uri} has SHA-256 {digest}, but stage '{stage!s}' wrote {manifest.files[name]}.",
+                    remedy=f"Delete the folder {join(self.root, stage)} and run the removal again.",
+                )
+            yield path
+
+    def _uri(self, stage: str, name: str) -> str:
+        return join(self.root, stage, name)
+
+    def _manifest(self, stage: str) -> _Manifest | None:
+        """None where there is none, or one that this version of Oubli did not write."""
+        uri = self._uri(stage, _MANIFEST)
+        try:
+            return _Manifest.model_validate(json.loads(store_for(uri).read(uri)))
+        except (ObjectMissing, ValidationError):
+            return None
+
+    def _unfinished(self, stage: str) -> ObjectMissing:
+        return ObjectMissing(
+            f"Stage '{stage!s}' has not finished in {self.root}, or what it wrote there cannot be used any more.",
+            remedy="Run the removal again; it resumes there.",
+        )
 
     def _digests(self, stages: Iterable[str]) -> dict[str, str]:
         """SHA-256 of each stage's manifest, which holds those of its files; empty where it has none."""
         digests = {}
         for stage in stages:
-            uri = join(self.root, stage, _MANIFEST)
+            uri = self._uri(stage, _MANIFEST)
             store = store_for(uri)
-            digests[stage] = bytes_digest(store.read(uri)) if store.exists(uri) else ""
+            digests[str(stage)] = bytes_digest(store.read(uri)) if store.exists(uri) else ""
         return digests
 
-    def _publish(self, stage: str, folder: Path, facts: Mapping[str, Any], inputs: Mapping[str, str]) -> StageResult:
-        target = join(self.root, stage)
-        store = store_for(target)
+    def _publish(
+        self,
+        stage: str,
+        facts_type: type[Facts] | TypeAdapter[Facts],
+        facts: Facts,
+        inputs: dict[str, str],
+        folder: Path,
+    ) -> StageResult[Facts]:
+        adapter = _adapter(facts_type)
+        # Facts that JSON cannot hold finish nothing, and a resumed run must see the very same values.
+        shown = json.loads(json.dumps(adapter.dump_python(facts, mode="json")))
+        facts = adapter.validate_python(shown)
+        store = store_for(self.root)
         files = {}
         for path in sorted(folder.iterdir()):
             files[path.name] = file_digest(path)
-            store.upload(path, join(target, path.name))
-        manifest = json.dumps(
-            {"stage": stage, "inputs": inputs, "files": files, "facts": facts}, indent=1, sort_keys=True
-        )
-        store.write(join(target, _MANIFEST), manifest.encode())
-        # Read back what JSON made of the facts: a resumed run must see the very same values.
-        return StageResult(stage, target, files, json.loads(manifest)["facts"], resumed=False)
+            store.upload(path, self._uri(stage, path.name))
+        manifest = _Manifest(stage=stage, inputs=inputs, files=files, facts=shown)
+        text = json.dumps(manifest.model_dump(), indent=1, sort_keys=True)
+        store.write(self._uri(stage, _MANIFEST), text.encode())
+        return StageResult(files, facts, resumed=False)
+
+
+def _adapter(facts_type: type[Facts] | TypeAdapter[Facts]) -> TypeAdapter[Facts]:
+    return facts_type if isinstance(facts_type, TypeAdapter) else TypeAdapter(facts_type)

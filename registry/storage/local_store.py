@@ -29,7 +29,9 @@ _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 def local_path(uri: str) -> Path:
     """The absolute path of a file:// URI (percent-decoded) or a plain path.
 
-    ConfigurationError for another scheme, another host, or a '..' step, which could leave the store's root.
+    Raises:
+        ConfigurationError: The URI has another scheme, another host, or a '..' step, which could leave the store's
+            root.
     """
     scheme = scheme_of(uri)
     if scheme == "file":
@@ -53,7 +55,7 @@ def local_path(uri: str) -> Path:
 
 
 def store_error(error: OSError, uri: str) -> StoreError:
-    """The error of the tree that says what `error` means for the object."""
+    """The StoreError that says what `error` means for the object."""
     reason = error.strerror or str(error)
     if error.errno in _NO_SPACE:
         return StoreFull(f"No space to write {uri}: {reason}.", remedy="Free space or raise the quota, then run again.")
@@ -75,7 +77,7 @@ def _mapped(uri: str) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a new name in the folder survive a power cut."""
+    """Make a new name in the folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -84,9 +86,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, fill: Callable[[BinaryIO], None], *, if_absent: bool = False) -> None:
-    """Fills a hidden file beside `path`, then gives it its name in one step.
+    """Fill a hidden file beside `path`, then give it its name in one step.
 
-    Raises OSError; FileExistsError with `if_absent` where `path` is in place.
+    Args:
+        path: Where the file is to appear; missing folders are made.
+        fill: Writes the contents to an open file.
+        if_absent: Fail where `path` is in place.
+
+    Raises:
+        FileExistsError: With `if_absent`, `path` is in place.
+        OSError: The file system refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{secrets.token_hex(8)}{_PARTIAL}"

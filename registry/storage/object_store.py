@@ -18,44 +18,75 @@ from typing import Protocol
 
 @dataclass(frozen=True, order=True)
 class ObjectInfo:
-    """One object of a listing. size: bytes."""
+    """One object of a listing."""
 
     uri: str
     size: int
+    """Bytes."""
 
 
 class ObjectStore(Protocol):
-    """Named byte objects. Every method raises a StoreError; what is written appears whole or not at all."""
+    """Named byte objects. What is written appears whole or not at all.
+
+    Raises:
+        StoreError: From every method, where the store does not do what was asked: StoreAccessDenied, StoreUnreachable,
+            StoreFull, and what the methods name themselves.
+        ConfigurationError: From every method, for a URI that is none of this store's.
+    """
 
     def read(self, uri: str) -> bytes:
-        """The whole object. ObjectMissing where there is none."""
+        """The whole object.
+
+        Raises:
+            ObjectMissing: There is none.
+        """
         ...
 
     def write(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
-        """Replaces the object, or with `if_absent` makes it and raises ObjectExists where one is in place.
+        """Write the object, replacing what is there.
 
-        Of several writers with `if_absent`, exactly one succeeds.
+        Args:
+            uri: The object's URI.
+            data: Its bytes.
+            if_absent: Write only where no object is in place. Of several such writers exactly one succeeds.
+
+        Raises:
+            ObjectExists: With `if_absent`, an object is in place.
         """
         ...
 
     def upload(self, path: Path, uri: str) -> None:
-        """Copies a local file into the store, of any size, without holding it in memory."""
+        """Copy a local file of any size into the store, without holding it in memory.
+
+        Raises:
+            ObjectMissing: There is no such file.
+        """
         ...
 
     def download(self, uri: str, path: Path) -> None:
-        """Copies an object to a local file, which appears under its name only once it is complete."""
+        """Copy an object to a local file, which appears under its name only once it is complete.
+
+        Raises:
+            ObjectMissing: There is no such object.
+        """
         ...
 
-    def exists(self, uri: str) -> bool: ...
+    def exists(self, uri: str) -> bool:
+        """Whether there is such an object."""
+        ...
 
     def list(self, prefix_uri: str) -> Iterator[ObjectInfo]:
         """Every object under the folder, at any depth, sorted by URI; nothing where there is no such folder."""
         ...
 
     def move(self, source: str, target: str) -> None:
-        """Copies, then deletes the source. A crash between the two leaves both, never neither."""
+        """Copy, then delete the source. A crash between the two leaves both, never neither.
+
+        Raises:
+            ObjectMissing: There is no source.
+        """
         ...
 
     def delete(self, uri: str) -> None:
-        """Removes the object; one that is not there is no error, so that a retry succeeds."""
+        """Delete the object. Where there is none, nothing happens, so that a retry succeeds."""
         ...

@@ -3,8 +3,8 @@
     <temporary files>/oubli-scratch-<random>/lock       held by the process that made the folder, as long as it lives
     <temporary files>/oubli-scratch-<random>/...        its downloads and half-written stages
 
-The kernel lets go of the lock when its process ends, however it ends. So whoever can take the lock knows that the
-folder is nobody's any more, also where workers in containers of their own share a folder for temporary files.
+The kernel releases the lock when its process ends, however it ends. Whoever can take the lock therefore knows that the
+folder belongs to nobody any more, even where workers in separate containers share a folder for temporary files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def sweep() -> int:
-    """Remove the scratch folders whose processes are gone; how many those were."""
+    """Remove the scratch folders whose processes have ended.
+
+    Returns:
+        How many were removed.
+    """
     swept = 0
     for lock_file in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         # Another user's folder, or one that is being removed at this moment.

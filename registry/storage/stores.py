@@ -16,7 +16,11 @@ from oubli.registry.storage.uris import scheme_of
 
 
 def store_for(uri: str) -> ObjectStore:
-    """The adapter that serves this URI."""
+    """The store that serves `uri`.
+
+    Raises:
+        ConfigurationError: No store serves this scheme.
+    """
     scheme = scheme_of(uri)
     if scheme in ("", "file"):
         return LocalStore()
@@ -33,7 +37,12 @@ def store_for(uri: str) -> ObjectStore:
 
 @contextmanager
 def open_local(uri: str) -> Iterator[Path]:
-    """A local path with the object's bytes: the file itself, or a download that is removed afterwards."""
+    """A local path with the object's bytes: the file itself, or a download that is removed afterwards.
+
+    Raises:
+        ObjectMissing: There is no such object.
+        StoreError: The store cannot be read.
+    """
     store = store_for(uri)
     if scheme_of(uri) in ("", "file"):
         path = local_path(uri)

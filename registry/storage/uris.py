@@ -17,7 +17,15 @@ def scheme_of(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts below it. A part may hold slashes, but no empty, '.' or '..' step."""
+    """`uri` with path parts below it.
+
+    Args:
+        uri: A URI or a plain path.
+        parts: Relative paths, escaped as the URI's scheme needs. A part may hold slashes.
+
+    Raises:
+        ConfigurationError: A part has an empty, '.' or '..' step.
+    """
     joined = uri if uri in ("/", "file:///") else uri.rstrip("/")
     for part in parts:
         steps = part.split("/")

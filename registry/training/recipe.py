@@ -83,7 +83,12 @@ class Recipe:
     def example(self, inputs: Tensor) -> Tensor:
         """(2, ...) inputs as the module takes them, of no real sample, from the shape of some inputs (n, ...)."""
         dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
-        return torch.full((2, *inputs.shape[1:]), example_value(self.record.decoder), dtype=dtype)
+        return torch.full((2, *inputs.shape[1:]), self.example_value, dtype=dtype)
+
+    @property
+    def example_value(self) -> int:
+        """What an example input of no real sample is filled with."""
+        return example_value(self.record.decoder)
 
     def objective(self, module: nn.Module) -> Objective:
         """F of `module` in the parameters that the record says were trained, where the settings compute."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from oubli.components.model.losses import Loss
 from oubli.registry.training.training_record import (
+    ConvexField,
     DatasetReference,
-    Decoder,
-    FactoryReference,
-    ImportString,
+    DecoderField,
+    DtypeField,
+    FactoryField,
+    L2Field,
+    LossField,
     Precision,
-    Sensitivity,
+    RetrainField,
+    SeedField,
+    SensitivityField,
     SplitRule,
+    TrainedField,
     TrainingRecord,
 )
 
@@ -28,23 +35,16 @@ class TrainSpec(BaseModel):
     label_column: str = Field("label", description="Column of labels or targets.")
     subject_column: str | None = Field(None, description="Column of the person or owner, if there is one.")
     split: SplitRule = Field(SplitRule(), description="Which rows train and which test.")
-    decoder: Decoder = Field(description="How a row's columns become the model's input.")
-    loss: Loss | ImportString = Field(description="Per-sample loss.")
-    l2: float = Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2.")
-    seed: int = Field(0, ge=0, description="Seed of initialisation and training.")
-    factory: FactoryReference = Field(description="Builds the untrained module.")
-    retrain: FactoryReference = Field(description="Trains a fresh module on given samples.")
-    convex: bool = Field(False, description="Whether the objective is convex in the parameters.")
-    dtype: Precision = Field(Precision.FLOAT32, description="Floating-point type of the parameters.")
-    trained: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Names of the parameters or modules to train, such as the head of a frozen backbone; empty for "
-        "all. The others keep the weights that the factory gives them.",
-    )
-    sensitivity: Sensitivity | None = Field(
-        None, description="Bounds on one sample's influence, for removals with noise, where somebody derived them."
-    )
+    decoder: DecoderField
+    loss: LossField
+    l2: L2Field
+    seed: SeedField = 0
+    factory: FactoryField
+    retrain: RetrainField
+    convex: ConvexField = False
+    dtype: DtypeField = Precision.FLOAT32
+    trained: TrainedField = None
+    sensitivity: SensitivityField = None
     snapshot: bool | None = Field(
         None,
         description="Keep the model's curvature with the version, at the cost of one more pass over the training data, "
@@ -58,26 +58,15 @@ class TrainSpec(BaseModel):
     alias: str = Field("champion", min_length=1, description="Alias that the new version gets.")
 
     def record(self, dataset_sha256: str, n: int) -> TrainingRecord:
-        """The training record of a model trained on `n` samples of a dataset with this digest."""
-        dataset = DatasetReference(
-            uri=self.dataset_uri,
-            sha256=dataset_sha256,
-            id_column=self.id_column,
-            label_column=self.label_column,
-            subject_column=self.subject_column,
-            split=self.split,
-        )
-        return TrainingRecord(
-            dataset=dataset,
-            decoder=self.decoder,
-            loss=self.loss,
-            l2=self.l2,
-            n=n,
-            seed=self.seed,
-            factory=self.factory,
-            retrain=self.retrain,
-            convex=self.convex,
-            dtype=self.dtype,
-            trained=self.trained,
-            sensitivity=self.sensitivity,
-        )
+        """The training record of a model trained to this specification.
+
+        Args:
+            dataset_sha256: Digest of the training data.
+            n: Samples trained on.
+        """
+        dataset = DatasetReference(uri=self.dataset_uri, sha256=dataset_sha256, **self._shared_with(DatasetReference))
+        return TrainingRecord(dataset=dataset, n=n, **self._shared_with(TrainingRecord))
+
+    def _shared_with(self, model: type[BaseModel]) -> dict[str, Any]:
+        """The values of the fields that `model` has too."""
+        return {name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields}

@@ -152,7 +152,6 @@ class TokensDecoder(_Model):
 
 
 AnyDecoder = ImageDecoder | VectorDecoder | TokensDecoder
-Decoder = Annotated[AnyDecoder, Field(discriminator="kind")]
 
 
 class FactoryReference(_Model):
@@ -180,30 +179,52 @@ class Sensitivity(_Model):
     )
 
 
+# What a training specification and a training record both say, each said once. Types of fields rather than a common
+# base class: the order of a record's fields is the order of its JSON, whose digest names it.
+DecoderField = Annotated[
+    AnyDecoder, Field(discriminator="kind", description="How a row's columns become the model's input.")
+]
+LossField = Annotated[
+    Loss | ImportString,
+    Field(description="The per-sample loss: a name, or an import string of (outputs, labels) -> (n,) losses."),
+]
+L2Field = Annotated[float, Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2 in the objective.")]
+SeedField = Annotated[int, Field(ge=0, description="Seed of the training, given to the retraining too.")]
+FactoryField = Annotated[FactoryReference, Field(description="Builds the untrained torch module.")]
+RetrainField = Annotated[
+    FactoryReference, Field(description="Trains a fresh module on given samples, as the model was trained.")
+]
+ConvexField = Annotated[bool, Field(description="Whether the objective is convex in the parameters.")]
+DtypeField = Annotated[Precision, Field(description="Floating-point type of the parameters.")]
+TrainedField = Annotated[
+    Annotated[tuple[ColumnName, ...], Field(min_length=1)] | None,
+    Field(
+        description="Qualified names of the parameters, or modules, that were trained; none for all. What they do not "
+        "name is frozen: it keeps the registered weights and buffers, in a retraining too."
+    ),
+]
+SensitivityField = Annotated[
+    Sensitivity | None,
+    Field(description="Bounds on a sample's influence, for removals with noise; none where nobody knows."),
+]
+
+
 class TrainingRecord(_Model):
     """How a model version was trained. Written once, with the version; never edited."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Version of this schema.")
     dataset: DatasetReference = Field(description="The training data.")
-    decoder: Decoder = Field(description="How a row's columns become the model's input.")
-    loss: Loss | ImportString = Field(
-        description="The per-sample loss: a name, or an import string of (outputs, labels) -> (n,) losses."
-    )
-    l2: float = Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2 in the objective.")
+    decoder: DecoderField
+    loss: LossField
+    l2: L2Field
     n: int = Field(gt=0, description="Samples the model was trained on.")
-    seed: int = Field(ge=0, description="Seed of the training, given to the retraining too.")
-    factory: FactoryReference = Field(description="Builds the untrained torch module.")
-    retrain: FactoryReference = Field(description="Trains a fresh module on given samples, as the model was trained.")
-    convex: bool = Field(description="Whether the objective is convex in the parameters.")
-    dtype: Precision = Field(default=Precision.FLOAT32, description="Floating-point type of the parameters.")
-    trained: Annotated[tuple[ColumnName, ...], Field(min_length=1)] | None = Field(
-        default=None,
-        description="Qualified names of the parameters, or modules, that were trained; none for all. What they do not "
-        "name is frozen: it keeps the registered weights and buffers, in a retraining too.",
-    )
-    sensitivity: Sensitivity | None = Field(
-        default=None, description="Bounds on a sample's influence, for removals with noise; none where nobody knows."
-    )
+    seed: SeedField
+    factory: FactoryField
+    retrain: RetrainField
+    convex: ConvexField
+    dtype: DtypeField = Precision.FLOAT32
+    trained: TrainedField = None
+    sensitivity: SensitivityField = None
 
     @property
     def label_kind(self) -> LabelKind:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -15,7 +18,9 @@ from typer.testing import CliRunner
 
 from oubli.cli.main import app, main
 from oubli.cli.unlearn import unlearn
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.gate.limits import GateLimits
+from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
@@ -101,6 +106,21 @@ def test_selections_are_those_of_the_configuration() -> None:
     # Written twice, so that help needs no heavy import.
     choices = get_args(get_type_hints(unlearn)["selection"])
     assert set(choices) == {selection.value for selection in BlockChoice} | {"auto"}
+
+
+def test_help_names_every_limit_of_the_gate() -> None:
+    # Written twice, so that help needs no heavy import.
+    _status, text = _invoke("unlearn", "--help")
+    words = set(re.findall(r"\w+", text))
+    assert {field.name for field in fields(GateLimits)} <= words
+
+
+def test_the_version_is_quick_to_ask_for(home: Path) -> None:
+    done = _process("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"oubli {version('oubli')}")
+    assert set(json.loads(done.stderr.splitlines()[-1])) & HEAVY == set()
+    assert not home.exists()
+    assert "--version" in _invoke("--help")[1]
 
 
 def test_an_error_is_one_message_with_a_remedy() -> None:
@@ -263,11 +283,20 @@ def test_training_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = Flow(VERSION)
+    flow = Flow(Retrained(VERSION))
     monkeypatch.setattr("oubli.flows.train.retrain", flow)
     assert _invoke("train", "--from", "digits/1", "--removals", "a.csv")[0] == 0
     assert _invoke("train", "--from", "digits")[0] == 0
     assert flow.called == [("digits/1", ["a.csv"]), ("digits", [])]
+
+
+def test_a_retraining_says_where_the_alias_stayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "The alias 'challenger' stays at version 3, which also removed 2 samples that version 4 still has."
+    monkeypatch.setattr("oubli.flows.train.retrain", Flow(Retrained(VERSION, advice)))
+    status, text = _invoke("train", "--from", "digits/1")
+    assert status == 0
+    assert "digits: version 4 registered" in text
+    assert advice in text
 
 
 @pytest.mark.parametrize(

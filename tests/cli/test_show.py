@@ -16,7 +16,7 @@ from oubli.registry.removals.outcome import Status
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.uris import join
-from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.writing import write_training_data
 
 
 @pytest.fixture(scope="module")

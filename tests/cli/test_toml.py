@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from oubli.cli.toml import read_toml
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.errors import ConfigurationError
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 
@@ -51,6 +52,41 @@ def test_a_missing_file(path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"There is no file .*some\.toml") as caught:
         read_toml(path, UnlearnConfig)
     assert caught.value.remedy
+
+
+def test_limits_are_a_table(path: Path) -> None:
+    path.write_text("steps = 1\n[limits]\naccuracy_drop = 0.05\n")
+    assert read_toml(path, UnlearnConfig) == UnlearnConfig(steps=1, limits=GateLimits(accuracy_drop=0.05))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("accuracy_drop = 2", "limits.accuracy_drop: Input should be less than or equal to 1"),
+        ("accuracy_drop = nan", "limits.accuracy_drop: Input should be a finite number"),
+        ("gradient_ratio = 0", "limits.gradient_ratio: Input should be greater than 0"),
+        ('loss_rise = "much"', "limits.loss_rise: Input should be a valid number"),
+        ("acuracy_drop = 0.1", "limits.acuracy_drop: "),
+    ],
+)
+def test_a_wrong_limit_is_named(path: Path, text: str, problem: str) -> None:
+    path.write_text(f"[limits]\n{text}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml(path, UnlearnConfig)
+    assert problem in caught.value.problem
+
+
+def test_a_wrong_choice_is_named_with_those_there_are(path: Path) -> None:
+    path.write_text('selection = "best"\n')
+    with pytest.raises(ConfigurationError, match="selection: Input should be one of auto, l_foci, ") as caught:
+        read_toml(path, UnlearnConfig)
+    assert "BlockChoice" not in caught.value.problem
+
+
+def test_settings_that_contradict_each_other(path: Path) -> None:
+    path.write_text('selection = "random"\n')
+    with pytest.raises(ConfigurationError, match="together: selection 'random' needs a block_size"):
+        read_toml(path, UnlearnConfig)
 
 
 @pytest.mark.parametrize("data", [b"steps = ", b"steps 3", b"\xff\xfe", b"a = 1\na = 2"])

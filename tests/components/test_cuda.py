@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oubli.components.blocks.blanket import select_blanket
+from oubli.components.blocks.blanket import BlanketPlan, select_blanket
 from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.models import small_cnn
-from oubli.components.removal.newton import newton_removal
+from oubli.components.removal.damping import Fixed
+from oubli.components.removal.newton import NewtonPlan, newton_removal
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,16 +30,14 @@ def test_removal_on_a_gpu_agrees_with_the_cpu() -> None:
     for device in ("cpu", "cuda"):
         objective = Objective(module, cross_entropy, 1e-3, device=device)
         theta = objective.theta()
-        blanket = select_blanket(objective, theta, removed, perturbations=100, seed=0)
+        blanket = select_blanket(objective, theta, removed, BlanketPlan(perturbations=100), seed=0)
         update = newton_removal(
             objective,
             theta,
             retained,
             RemovedGradient.of(objective, theta, removed),
+            NewtonPlan(1, Fixed(0.1), convex=False),
             block=blanket.indices,
-            steps=1,
-            damping=0.1,
-            convex=False,
         )
         assert update.theta.device.type == device
         found[device] = (blanket.indices, update.theta.cpu())

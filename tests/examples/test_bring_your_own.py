@@ -15,7 +15,7 @@ from pathlib import Path
 import blobs
 import pytest
 
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.removals.outcome import Status
 from oubli.registry.removals.removed_ids import removed_before

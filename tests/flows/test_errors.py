@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from oubli.components.errors import ConfigurationError, OubliError
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.components.reference.models import logistic_regression
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.training.train import train
@@ -38,7 +38,7 @@ from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 from oubli.registry.training import training_data
-from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.writing import write_training_data
 
 S3_VARIABLE = "OUBLI_TEST_S3_URL"
 

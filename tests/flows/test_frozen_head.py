@@ -11,17 +11,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
-from oubli.components.gate.gate import GateLimits
-from oubli.flows.training.train import retrain, train
+from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.gate.limits import GateLimits
+from oubli.flows.training.retrain import retrain
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.unlearn_config import SnapshotUse, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.uris import join
 from oubli.registry.training.train_spec import TrainSpec
-from oubli.registry.training.training_data import write_training_data
 from oubli.registry.training.training_record import FactoryReference, TokensDecoder
+from oubli.registry.training.writing import write_training_data
 
 WORDS, LENGTH, WIDTH, CLASSES, ROWS = 40, 9, 8, 3, 240
 PREFIXES = "oubli.components.reference,scoped_network"
@@ -119,7 +120,7 @@ def test_the_head_alone_moves(allowing: Settings, outcome: RemovalOutcome) -> No
 
 def test_a_retraining_keeps_the_frozen_backbone(allowing: Settings, outcome: RemovalOutcome) -> None:
     registry = ModelRegistry(allowing)
-    retrained = retrain(allowing, "texts", [])
+    retrained = retrain(allowing, "texts", []).version
     assert moved(registry, outcome.version or "", retrained.version) <= {"head.weight", "head.bias"}
     one, other = (registry.weights(registry.version("texts", each)) for each in ("2", retrained.version))
     for name in ("head.weight", "head.bias"):

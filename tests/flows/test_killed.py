@@ -19,7 +19,7 @@ from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
-from oubli.registry.training.training_data import write_training_data
+from oubli.registry.training.writing import write_training_data
 
 pytestmark = pytest.mark.e2e
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 from oubli.components.model.losses import Loss
+from oubli.flows.job.facts import Stage
 from oubli.flows.stages.block import blanket
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
 from oubli.flows.stages.register import register
 from oubli.flows.stages.retrain import retrain_reference
+from oubli.flows.stages.sequence import computing_stages
 from oubli.flows.stages.update import update
 from oubli.flows.stages.validate import validate
+from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import RemovalOutcome
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
@@ -24,6 +29,13 @@ from oubli.registry.training.training_record import FactoryReference, VectorDeco
 FEATURES, CLASSES = 6, 3
 ROWS, TEST_EVERY, ROWS_A_PERSON = 240, 6, 4
 REFERENCE = "oubli.components.reference"
+COMPUTING: dict[Stage, Callable[[Settings, RemovalJob], object]] = {
+    Stage.GRADIENTS: gradients,
+    Stage.BLANKET: blanket,
+    Stage.UPDATE: update,
+    Stage.RETRAIN: retrain_reference,
+    Stage.VALIDATE: validate,
+}
 
 
 def table() -> pa.Table:
@@ -80,10 +92,6 @@ def remove(settings: Settings, model: str, removals: list[str], config: UnlearnC
     job = fetch(settings, model, removals, config)
     if isinstance(job, RemovalOutcome):
         return job
-    gradients(settings, job)
-    blanket(settings, job)
-    update(settings, job)
-    if config.compare_with_retraining:
-        retrain_reference(settings, job)
-    validate(settings, job)
+    for stage in computing_stages(config):
+        COMPUTING[stage](settings, job)
     return register(settings, job)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oubli.components.lfoci.columns import Columns
-from oubli.components.lfoci.engines import kernels
+from oubli.components.lfoci.engines import searching, sorting
 from oubli.components.lfoci.engines.simd import WIDTH
 from oubli.components.lfoci.ranks import Ranks
 from oubli.components.lfoci.threads import Crew
@@ -53,8 +53,8 @@ class CpuEngine:
 
         def share(start: int) -> Floats:
             columns = self._left[start : start + _SORTED_AT_ONCE]
-            kernels.sort(self._values, columns, self._order)
-            return kernels.adjacent(self._values, columns, self._order, self._whole_ranks)
+            sorting.sort(self._values, columns, self._order)
+            return sorting.adjacent(self._values, columns, self._order, self._whole_ranks)
 
         found = self._crew.each(share, range(0, len(self._left), _SORTED_AT_ONCE))
         self._hopes[self._left] = np.concatenate(found)
@@ -71,7 +71,7 @@ class CpuEngine:
         shares = 1 if blocks < _WORTH_SHARING else self._crew.threads
 
         def share(first: int) -> None:
-            kernels.search(
+            searching.search(
                 self._values, self._order, hopeful[places], first, shares, lists.taken, lists.near,
                 lists.rows, lists.reach, lists.visits, self._ranks, lists.pace, bound, shortfalls, self._hopes,
             )  # fmt: skip
@@ -88,13 +88,13 @@ class CpuEngine:
         packs = np.full((len(taken), -(-count // WIDTH), WIDTH), np.inf)
         packs.reshape(len(taken), -1)[:, :count] = taken
         capacity = min(count - 1, 2 * length)
-        near = np.empty((count, capacity + kernels.STRIDE))
-        rows = np.empty((count, capacity + kernels.STRIDE), dtype=np.uint32)
+        near = np.empty((count, capacity + searching.STRIDE))
+        rows = np.empty((count, capacity + searching.STRIDE), dtype=np.uint32)
         reach, foreseen = np.empty(count), np.empty(count)
         step = -(-count // (_SHARES * self._crew.threads))
 
         def share(start: int) -> None:
-            kernels.nearest_few(
+            searching.nearest_few(
                 packs, start, min(start + step, count), length, near, rows, reach, self._ranks, foreseen
             )  # fmt: skip
 

@@ -6,8 +6,13 @@ import torch
 from torch import nn
 
 from oubli.components.blocks import activations, blanket
-from oubli.components.blocks.blanket import BlanketOptions, SampleSelection, select_blanket
-from oubli.components.blocks.perturbation import TokenPerturbation, TokenVocabulary, gaussian_copies
+from oubli.components.blocks.blanket import BlanketPlan, select_blanket
+from oubli.components.blocks.perturbation import (
+    GaussianPerturbation,
+    TokenPerturbation,
+    TokenVocabulary,
+    gaussian_copies,
+)
 from oubli.components.blocks.slices import Slice, find_slices
 from oubli.components.errors import ConfigurationError, NonFiniteInput
 from oubli.components.lfoci import StopReason, l_foci
@@ -22,7 +27,12 @@ def test_the_block_is_the_union_of_the_selections(network_objective, images):
     removed = images.select(torch.tensor([3, 5, 8]))
     seen: list[float] = []
     found = select_blanket(
-        network_objective, network_objective.theta(), removed, perturbations=200, seed=0, on_progress=seen.append
+        network_objective,
+        network_objective.theta(),
+        removed,
+        BlanketPlan(perturbations=200),
+        seed=0,
+        on_progress=seen.append,
     )
     assert seen == pytest.approx([1 / 6, 2 / 6, 3 / 6, 1.0])
     assert found.candidates == 9
@@ -40,11 +50,16 @@ def test_the_block_is_the_union_of_the_selections(network_objective, images):
 def test_a_selection_depends_on_the_seed_and_its_own_sample_alone(network_objective, images):
     theta = network_objective.theta()
     removed = images.select(torch.tensor([3, 5]))
-    both = select_blanket(network_objective, theta, removed, perturbations=200, seed=4)
-    assert select_blanket(network_objective, theta, removed, perturbations=200, seed=4).selections == both.selections
-    first = select_blanket(network_objective, theta, images.select(torch.tensor([3])), perturbations=200, seed=4)
+    both = select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=200), seed=4)
+    assert (
+        select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=200), seed=4).selections
+        == both.selections
+    )
+    first = select_blanket(
+        network_objective, theta, images.select(torch.tensor([3])), BlanketPlan(perturbations=200), seed=4
+    )
     assert first.selections[0] == both.selections[0]
-    other = select_blanket(network_objective, theta, removed, perturbations=200, seed=5)
+    other = select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=200), seed=5)
     assert [one.scores for one in other.selections] != [one.scores for one in both.selections]
 
 
@@ -52,7 +67,7 @@ def test_neither_chunks_nor_threads_change_the_selection(network_objective, imag
     theta, removed = network_objective.theta(), images.select(torch.tensor([1, 2, 6, 7, 11]))
 
     def select(**how: int) -> blanket.Blanket:
-        return select_blanket(network_objective, theta, removed, perturbations=150, seed=1, **how)
+        return select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=150, **how), seed=1)
 
     whole = select(threads=1)
     # One table of 150 x 9 numbers and its copy is 21,600 bytes: two at a time, then one at a time.
@@ -64,7 +79,7 @@ def test_neither_chunks_nor_threads_change_the_selection(network_objective, imag
 def test_a_selection_is_that_of_the_selected_record(network_objective, images):
     """Against the parts it is made of: copies, record and L-FOCI by hand."""
     theta, removed = network_objective.theta(), images.select(torch.tensor([3, 5]))
-    found = select_blanket(network_objective, theta, removed, perturbations=120, sigma=0.3, seed=7)
+    found = select_blanket(network_objective, theta, removed, BlanketPlan(GaussianPerturbation(0.3), 120), seed=7)
     slices = find_slices(network_objective.module)
     root = np.random.default_rng(np.random.SeedSequence(entropy=7, spawn_key=(1,))).spawn(2)
     for place, selection in enumerate(found.selections):
@@ -88,7 +103,9 @@ def recorded(objective: Objective, removed: Samples, place: int) -> activations.
 
 def test_one_selection_for_the_batch_is_that_of_the_means(network_objective, images):
     theta, removed = network_objective.theta(), images.select(torch.tensor([3, 5, 8]))
-    found = select_blanket(network_objective, theta, removed, perturbations=120, sigma=0.3, seed=7, batch=True)
+    found = select_blanket(
+        network_objective, theta, removed, BlanketPlan(GaussianPerturbation(0.3), 120), seed=7, batch=True
+    )
     records = [recorded(network_objective, removed, place) for place in range(3)]
     (child,) = np.random.default_rng(np.random.SeedSequence(entropy=7, spawn_key=(1,))).spawn(1)
     expected = l_foci(
@@ -104,14 +121,16 @@ def test_one_selection_for_the_batch_is_that_of_the_means(network_objective, ima
 
 def test_the_batch_of_one_sample_is_that_sample(network_objective, images):
     theta, removed = network_objective.theta(), images.select(torch.tensor([4]))
-    one = select_blanket(network_objective, theta, removed, perturbations=100, seed=2)
-    batch = select_blanket(network_objective, theta, removed, perturbations=100, seed=2, batch=True)
+    one = select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=100), seed=2)
+    batch = select_blanket(network_objective, theta, removed, BlanketPlan(perturbations=100), seed=2, batch=True)
     assert batch.selections == one.selections
 
 
 def test_only_trained_parameters_are_in_a_block(network, images):
     head = Objective(network, cross_entropy, 1e-2, trained=("6",))
-    found = select_blanket(head, head.theta(), images.select(torch.tensor([3, 5])), perturbations=100, seed=0)
+    found = select_blanket(
+        head, head.theta(), images.select(torch.tensor([3, 5])), BlanketPlan(perturbations=100), seed=0
+    )
     assert found.candidates == 3
     assert {one.module for one in found.slices} == {"6"}
     assert int(found.indices.max()) < head.space.d == 39
@@ -132,51 +151,12 @@ def test_tokens_are_selected_from_by_replacing_them():
     objective = Objective(build_seeded(Bag, 3), cross_entropy, 0.0)
     removed = Samples(torch.tensor([[2, 3, 4, 5, 0], [3, 6, 7, 8, 9]]), torch.tensor([1, 2]))
     perturbation = TokenPerturbation(TokenVocabulary(12, frozenset({1}), padding=0), replacements=1)
-    found = select_blanket(objective, objective.theta(), removed, perturbation=perturbation, perturbations=80, seed=0)
+    found = select_blanket(objective, objective.theta(), removed, BlanketPlan(perturbation, 80), seed=0)
     assert found.slices
-    again = select_blanket(objective, objective.theta(), removed, perturbation=perturbation, perturbations=80, seed=0)
+    again = select_blanket(objective, objective.theta(), removed, BlanketPlan(perturbation, 80), seed=0)
     assert torch.equal(found.indices, again.indices)
     with pytest.raises(ConfigurationError, match="Gaussian noise needs continuous inputs"):
         select_blanket(objective, objective.theta(), removed, seed=0)
-
-
-A, B, C, D, E = (Slice("0", 0), Slice("0", 1), Slice("0", 2), Slice("1", 0), Slice("1", 1))
-
-
-def fixed_union(**options: object) -> tuple[tuple[Slice, ...], tuple[int, ...]]:
-    """The block of four samples' selections: A three times, B and D twice, E once, C never."""
-    module = nn.Sequential(nn.Linear(1, 3), nn.Linear(3, 2))  # slices of 2 and of 4 parameters
-
-    def of(order: tuple[Slice, ...], scores: tuple[float, ...]) -> SampleSelection:
-        return SampleSelection(order, scores, StopReason.NO_GAIN)
-
-    selections = (of((A, B), (0.5, 0.1)), of((A, D), (0.5, 0.4)), of((B, A), (0.2, 0.1)), of((D, E), (0.9, 0.1)))
-    return blanket._chosen(find_slices(module), selections, BlanketOptions(**options), batch=False)
-
-
-@pytest.mark.parametrize(
-    ("options", "slices"),
-    [
-        ({}, (A, B, D, E)),
-        ({"min_samples": 2}, (A, B, D)),
-        ({"min_samples": 3}, (A,)),
-        ({"min_share": 0.5}, (A, B, D)),
-        ({"min_share": 0.51}, (A,)),
-        ({"min_share": 1.0}, ()),
-        ({"max_slices": 2}, (A, D)),  # D's scores add up to 1.3, B's to 0.3
-        ({"max_slices_per_layer": 1}, (A, D)),
-        ({"max_slices_per_layer": 1, "max_slices": 1}, (A,)),
-        ({"max_parameters": 6}, (A, D)),
-        ({"max_parameters": 5}, (A, B)),
-        ({"max_parameters": 1}, (A,)),
-        ({"max_slices": 1, "whole_layers": True}, (A, B, C)),
-        ({"whole_layers": True}, (A, B, C, D, E)),
-    ],
-)
-def test_what_becomes_of_the_selections(options, slices):
-    found, counts = fixed_union(**options)
-    assert found == slices
-    assert counts == tuple({A: 3, B: 2, C: 0, D: 2, E: 1}[one] for one in slices)
 
 
 def test_a_selection_can_be_cut_short(network_objective, images):
@@ -185,29 +165,16 @@ def test_a_selection_can_be_cut_short(network_objective, images):
         network_objective,
         network_objective.theta(),
         removed,
-        perturbations=200,
+        BlanketPlan(perturbations=200, max_columns=1, noise_scale=1e-3),
         seed=0,
-        options=BlanketOptions(max_columns=1, noise_scale=1e-3),
     )
     assert all(len(one.order) <= 1 for one in found.selections)
     assert found.noise_scale == 1e-3
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"min_share": 1.5},
-        {"min_share": -0.1},
-        {"min_samples": 0},
-        {"max_columns": 0},
-        {"max_slices": 0},
-        {"max_slices_per_layer": 0},
-        {"max_parameters": 0},
-    ],
-)
-def test_options_must_be_usable(bad):
-    with pytest.raises(ConfigurationError, match=next(iter(bad))):
-        BlanketOptions(**bad)
+def test_a_plan_must_be_usable():
+    with pytest.raises(ConfigurationError, match="max_columns"):
+        BlanketPlan(max_columns=0)
 
 
 def test_the_global_generators_are_not_used(network_objective, images):
@@ -239,7 +206,7 @@ def test_a_unit_that_alone_decides_the_loss_is_selected():
 def test_a_sample_that_selects_nothing_is_recorded():
     constant = Objective(nn.Linear(2, 2), lambda outputs, labels: outputs.sum(1) * 0, 0.0)
     removed = Samples(torch.ones(2, 2), torch.zeros(2))
-    found = select_blanket(constant, constant.theta(), removed, perturbations=50, seed=0)
+    found = select_blanket(constant, constant.theta(), removed, BlanketPlan(perturbations=50), seed=0)
     assert found.selected_nothing == (0, 1)
     assert [one.stop for one in found.selections] == [StopReason.CONSTANT_RESPONSE] * 2
     assert found.slices == ()
@@ -267,4 +234,4 @@ def test_what_cannot_be_selected_from_is_refused(network_objective, images):
     broken = Samples(images.inputs[:2].clone(), images.labels[:2])
     broken.inputs[1, 0, 0, 0] = float("nan")
     with pytest.raises(NonFiniteInput, match="Removed sample 1"):
-        select_blanket(network_objective, theta, broken, perturbations=50, seed=0)
+        select_blanket(network_objective, theta, broken, BlanketPlan(perturbations=50), seed=0)

@@ -13,7 +13,8 @@ from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.components.model.seeding import build_seeded
 from oubli.components.reference.training import fit_convex
-from oubli.components.removal.newton import newton_removal
+from oubli.components.removal.damping import Undamped
+from oubli.components.removal.newton import NewtonPlan, newton_removal
 
 L2 = 1e-2
 
@@ -89,9 +90,8 @@ def test_a_removal_on_features_is_the_removal_on_the_model_and_lands_at_retraini
 
     def update(on: Objective, samples: Samples) -> torch.Tensor:
         removed = RemovedGradient.of(on, theta, samples.select(drop))
-        return newton_removal(
-            on, theta, samples.select(keep), removed, block=None, steps=2, damping=None, convex=True
-        ).theta
+        plan = NewtonPlan(2, Undamped(), convex=True)
+        return newton_removal(on, theta, samples.select(keep), removed, plan).theta
 
     on_features = update(head.objective, features)
     torch.testing.assert_close(on_features, update(objective, images), rtol=1e-7, atol=1e-9)

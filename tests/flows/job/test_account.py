@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.flows.job.materials import Materials
 from oubli.flows.stages.fetch import fetch
-from oubli.flows.training.train import retrain, train
+from oubli.flows.training.retrain import retrain
+from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import Status
@@ -137,7 +138,7 @@ def test_a_chain_is_accounted_for_as_one_removal(settings: Settings, registry: M
     assert original is not None
     assert (original.n, original.loss, original.accuracy) == (40, trained["test_loss"], trained["test_accuracy"])
     # Retrained without them, they were never in: the account starts anew, on fewer samples.
-    retrained = retrain(settings, "chain", [])
+    retrained = retrain(settings, "chain", []).version
     anew = Materials(settings, job_for(settings, f"chain/{retrained.version}", range(7, 10), NOISY)).account
     assert anew.origin == retrained
     assert (anew.removed, anew.trained_on) == (3, 195)

@@ -6,33 +6,20 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from records import training_record
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.flows.job.choices import Choices
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.training.training_record import (
-    DatasetReference,
-    FactoryReference,
     TokensDecoder,
-    TrainingRecord,
-    VectorDecoder,
 )
 
 
 def choices(*, convex: bool = False, decoder: Any = None, **config: Any) -> Choices:
-    record = TrainingRecord(
-        dataset=DatasetReference(uri="/data", sha256="ab" * 32),
-        decoder=decoder or VectorDecoder(columns=("values",)),
-        loss="cross_entropy",
-        l2=1e-2,
-        n=30,
-        seed=0,
-        factory=FactoryReference(target="a.b:c"),
-        retrain=FactoryReference(target="a.b:d"),
-        convex=convex,
-    )
+    record = training_record(convex=convex, **({} if decoder is None else {"decoder": decoder}))
     return Choices(UnlearnConfig.model_validate(config), record)
 
 
@@ -40,21 +27,21 @@ def test_what_a_convex_model_gets() -> None:
     found = choices(convex=True)
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.FULL, CurvatureKind.GGN, 2)
     assert not found.may_use_snapshot
-    assert found.damping == "none (convex)"
+    assert found.damping().words == "none (convex)"
 
 
 def test_what_a_network_gets() -> None:
     found = choices()
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.L_FOCI, CurvatureKind.GGN, 1)
     assert found.may_use_snapshot
-    assert found.damping == "relative to the mean curvature"
+    assert found.damping().words == "relative to the mean curvature"
 
 
 @pytest.mark.parametrize("convex", [True, False])
 def test_what_is_asked_for_is_done(convex: bool) -> None:
     found = choices(convex=convex, selection="random", block_size=5, curvature="kfac", steps=3, damping=0.25)
     assert (found.selection, found.curvature, found.steps) == (BlockChoice.RANDOM, CurvatureKind.KFAC, 3)
-    assert found.damping == "0.25, as configured"
+    assert found.damping().words == "0.25, as configured"
 
 
 @pytest.mark.parametrize(

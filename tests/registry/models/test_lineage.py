@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from records import SHA, training_record
 
-from oubli.components.model.losses import Loss
 from oubli.registry.models.lineage import Lineage, Method
-from oubli.registry.training.training_record import DatasetReference, FactoryReference, TrainingRecord, VectorDecoder
 
-SHA = "ab" * 32
 # What MLflow takes for the value of a param, in characters.
 MLFLOW_LIMIT = 6000
 
-RECORD = TrainingRecord(
-    dataset=DatasetReference(uri="/data/blobs.parquet", sha256=SHA),
-    decoder=VectorDecoder(columns=("values",)),
-    loss=Loss.CROSS_ENTROPY,
-    l2=1e-3,
-    n=200,
-    seed=7,
-    factory=FactoryReference(target="oubli.components.reference.models:logistic_regression"),
-    retrain=FactoryReference(target="oubli.components.reference.training:fit_convex"),
-    convex=True,
-)
+RECORD = training_record()
 LINEAGES = {
     Method.TRAINED: Lineage(method=Method.TRAINED, verdict="trained"),
     Method.UNLEARNED: Lineage(

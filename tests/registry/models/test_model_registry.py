@@ -8,31 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import training_record
 from torch import nn
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.model.losses import Loss
 from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import attach_record, set_alias
 from oubli.registry.models.weights import save_weights
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
-from oubli.registry.training.training_record import DatasetReference, FactoryReference, TrainingRecord, VectorDecoder
 
 Make = Callable[..., RegisteredVersion]
 
-RECORD = TrainingRecord(
-    dataset=DatasetReference(uri="/data/blobs.parquet", sha256="ab" * 32),
-    decoder=VectorDecoder(columns=("values",)),
-    loss=Loss.CROSS_ENTROPY,
-    l2=1e-3,
-    n=200,
-    seed=7,
-    factory=FactoryReference(target="oubli.components.reference.models:logistic_regression"),
-    retrain=FactoryReference(target="oubli.components.reference.training:fit_convex"),
-    convex=True,
-)
+RECORD = training_record()
 
 
 @pytest.fixture(scope="module")

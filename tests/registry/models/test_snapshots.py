@@ -12,7 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.dense import DenseSnapshot
+from oubli.components.curvature.snapshots.snapshot import SnapshotForm
+from oubli.components.curvature.snapshots.taking import take_snapshot
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
 from oubli.components.model.restriction import Restriction
@@ -42,7 +44,7 @@ def version(tags: dict[str, str]) -> RegisteredVersion:
 @pytest.mark.parametrize("form", SnapshotForm)
 def test_a_snapshot_comes_back_as_it_was_stored(root: str, form: SnapshotForm) -> None:
     one = objective()
-    taken = CurvatureSnapshot.take(one, one.theta(), samples(), form=form, seed=3)
+    taken = take_snapshot(one, one.theta(), samples(), form=form, seed=3)
     tags = store_snapshot(root, taken, WEIGHTS)
     back = load_snapshot(version(tags), WEIGHTS)
     assert back is not None
@@ -60,8 +62,7 @@ def test_a_kept_snapshot_is_of_the_models_own_curvature(tmp_path: Path) -> None:
     assert kept is not None
     removed = samples().select(torch.arange(4))
     rest = samples().select(torch.arange(4, 30))
-    fresh = CurvatureSnapshot.take(one, one.theta(), rest, form=SnapshotForm.DENSE)
-    assert fresh.matrix is not None
+    fresh = DenseSnapshot.take(one, one.theta(), rest)
     found = kept.without(Restriction(one, one.theta(), None), removed).dense()
     torch.testing.assert_close(found, fresh.matrix / len(rest), rtol=1e-9, atol=1e-10)
 
@@ -71,10 +72,9 @@ def test_of_a_frozen_backbone_the_heads_is_kept(tmp_path: Path) -> None:
     tags = keep_snapshot(str(tmp_path), one, samples(), WEIGHTS, seed=0, budget_bytes=2**26)
     kept = load_snapshot(version(tags), WEIGHTS)
     assert kept is not None
-    whole = CurvatureSnapshot.take(one, one.theta(), samples(), form=SnapshotForm.DENSE)
+    whole = DenseSnapshot.take(one, one.theta(), samples())
     torch.testing.assert_close(kept.gradient, whole.gradient, rtol=1e-9, atol=1e-10)
-    assert kept.matrix is not None
-    assert whole.matrix is not None
+    assert isinstance(kept, DenseSnapshot)
     torch.testing.assert_close(kept.matrix, whole.matrix, rtol=1e-9, atol=1e-10)
 
 

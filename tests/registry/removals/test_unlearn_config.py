@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from oubli.components.blocks.choosing import Selection as BlockChoice
+from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
-from oubli.components.gate.gate import GateLimits
+from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.removals.unlearn_config import Order, Privacy, SnapshotUse, UnlearnConfig
 
@@ -75,6 +75,12 @@ def test_a_digest_does_not_depend_on_how_the_value_was_given() -> None:
         {"steps": 11},
         {"damping": -1},
         {"limits": {"acuracy_drop": 0.1}},
+        {"limits": {"accuracy_drop": 1.1}},
+        {"limits": {"loss_rise": -0.1}},
+        {"limits": {"gradient_ratio": 0}},
+        {"limits": {"gradient_rise": -1}},
+        {"limits": {"convex_gradient_fraction": 2}},
+        {"limits": {"class_share": -0.1}},
         {"limits": {"loss_rise": "much"}},
         {"seed": -1},
         {"alias": ""},
@@ -95,8 +101,10 @@ def test_every_limit_is_part_of_the_identity(name: str) -> None:
 
 
 def test_every_field_explains_itself_in_the_form() -> None:
-    for name, field in UnlearnConfig.model_json_schema()["properties"].items():
-        assert field.get("description"), name
+    schema = UnlearnConfig.model_json_schema()
+    for part in (schema, schema["$defs"]["Privacy"], schema["$defs"]["GateLimits"]):
+        for name, field in part["properties"].items():
+            assert field.get("description"), name
 
 
 def test_a_form_shows_every_choice_in_one_menu() -> None:

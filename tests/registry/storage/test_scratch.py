@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -76,3 +77,28 @@ def test_temporary_folders_are_in_the_scratch_folder() -> None:
         (folder / "file").touch()
     assert not folder.exists()
     assert scratch().exists()
+
+
+SCRATCH_USER = """
+import os, sys
+from oubli.registry.storage.scratch import scratch
+folder = scratch()
+(folder / "a").write_text("x")
+child = os.fork()
+if not child:
+    own = scratch()
+    (own / "b").write_text("y")
+    sys.exit(0 if own != folder else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert (folder / "a").exists()
+print(folder)
+"""
+
+
+def test_the_scratch_folder_goes_with_its_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRATCH_USER], env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []

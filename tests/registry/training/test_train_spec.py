@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from records import training_record
 
 from oubli.components.model.losses import Loss
 from oubli.registry.training.train_spec import TrainSpec
@@ -57,7 +58,7 @@ def test_the_record_says_all_that_the_specification_says() -> None:
             "sensitivity": {"lipschitz": 2.0, "hessian_lipschitz": 0.5},
         }
     )
-    assert spec.record(SHA, n=142) == TrainingRecord(
+    assert spec.record(SHA, n=142) == training_record(
         dataset=DatasetReference(
             uri="s3://bucket/digits.parquet",
             sha256=SHA,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,13 +12,18 @@ from oubli.components.curvature.fisher import SampledFisher
 from oubli.components.curvature.gauss_newton import GaussNewton
 from oubli.components.curvature.kfac import Kronecker
 from oubli.components.curvature.secant import Secant
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm, choose_form
+from oubli.components.curvature.snapshots.dense import DenseSnapshot
+from oubli.components.curvature.snapshots.kronecker_factors import KroneckerSnapshot
+from oubli.components.curvature.snapshots.low_rank import LowRankSnapshot
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.taking import choose_form, restore_snapshot, take_snapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature
 from oubli.components.model.gradients import gradient_sum
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
 from oubli.components.model.restriction import Restriction
 from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
 
 M = 5
 
@@ -37,7 +43,7 @@ def parted(samples: Samples) -> tuple[Samples, Samples]:
 
 
 def taken(objective: Objective, samples: Samples, form: SnapshotForm, **options: object) -> CurvatureSnapshot:
-    return CurvatureSnapshot.take(objective, objective.theta(), samples, form=form, **options)
+    return take_snapshot(objective, objective.theta(), samples, form=form, **options)
 
 
 @pytest.mark.parametrize("form", EXACT)
@@ -88,9 +94,9 @@ def test_it_goes_through_tensors_and_json(network_objective, images, form):
     removed, _ = parted(images)
     theta = network_objective.theta()
     secant = Secant(torch.ones_like(theta), theta)
-    snapshot = taken(network_objective, images, form, secant=secant, seed=3)
+    snapshot = dataclasses.replace(taken(network_objective, images, form, seed=3), secant=secant)
     tensors = {name: tensor.clone() for name, tensor in snapshot.tensors().items()}
-    restored = CurvatureSnapshot.restore(tensors, json.loads(json.dumps(snapshot.facts())))
+    restored = restore_snapshot(tensors, json.loads(json.dumps(snapshot.facts())))
     assert (restored.n, restored.form, restored.seed) == (snapshot.n, snapshot.form, snapshot.seed)
     assert torch.equal(restored.gradient, snapshot.gradient)
     assert restored.secant is not None
@@ -99,9 +105,9 @@ def test_it_goes_through_tensors_and_json(network_objective, images, form):
     assert torch.equal(restored.without(restricted(network_objective), removed).dense(), before)
     facts = snapshot.facts()
     with pytest.raises(ConfigurationError, match="no curvature snapshot"):
-        CurvatureSnapshot.restore({"gradient": theta}, facts)
+        restore_snapshot({"gradient": theta}, facts)
     with pytest.raises(ConfigurationError, match="no curvature snapshot"):
-        CurvatureSnapshot.restore(tensors, {**facts, "n": "many"})
+        restore_snapshot(tensors, {**facts, "n": "many"})
 
 
 @pytest.mark.parametrize("form", EXACT)
@@ -144,14 +150,14 @@ def test_an_objective_that_it_was_not_taken_of_is_named(network, images):
 
 
 def test_small_models_are_kept_whole_and_large_ones_are_not(linear_objective, classes, monkeypatch):
-    module = "oubli.components.curvature.snapshots.snapshot"
+    module = "oubli.components.curvature.snapshots.taking"
     assert choose_form(linear_objective, classes) is SnapshotForm.DENSE
     monkeypatch.setattr(f"{module}.DENSE_BYTES", 15 * 15 * 8 - 1)
     assert choose_form(linear_objective, classes) is SnapshotForm.LOW_RANK
-    assert taken(linear_objective, classes, None).directions is not None
+    assert isinstance(taken(linear_objective, classes, None), LowRankSnapshot)
     monkeypatch.setattr(f"{module}.LOW_RANK_BYTES", 10)
     assert choose_form(linear_objective, classes) is SnapshotForm.KRONECKER
-    assert taken(linear_objective, classes, None).factors is not None
+    assert isinstance(taken(linear_objective, classes, None), KroneckerSnapshot)
     monkeypatch.undo()
     monkeypatch.setattr(f"{module}.DENSE_FLOPS", 10.0)
     assert choose_form(linear_objective, classes) is SnapshotForm.LOW_RANK
@@ -221,7 +227,7 @@ def test_in_single_precision_it_moves_to_the_objective(network, images):
 def test_a_dense_snapshot_of_a_head_is_the_definition(images):
     module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     objective = Objective(module, cross_entropy, 0.0)
-    snapshot = taken(objective, images, SnapshotForm.DENSE)
+    snapshot = DenseSnapshot.take(objective, objective.theta(), images)
     expected = dense_gauss_newton(objective, images) * len(images)
     torch.testing.assert_close(snapshot.matrix, expected, rtol=1e-10, atol=1e-12)
 
@@ -229,10 +235,10 @@ def test_a_dense_snapshot_of_a_head_is_the_definition(images):
 def test_a_share_of_the_samples_is_subtracted_as_it_was_added(network_objective, images):
     removed, retained = parted(images)
     snapshot = taken(network_objective, images, SnapshotForm.KRONECKER, share=0.5, budget_bytes=4000)
-    assert snapshot.factors is not None
+    assert isinstance(snapshot, KroneckerSnapshot)
     assert 4 <= snapshot.factors.count <= 16
     again = taken(network_objective, retained, SnapshotForm.KRONECKER, share=0.5)
-    restored = CurvatureSnapshot.restore(snapshot.tensors(), json.loads(json.dumps(snapshot.facts())))
+    restored = restore_snapshot(snapshot.tensors(), json.loads(json.dumps(snapshot.facts())))
     advanced = restored.advance(network_objective, network_objective.theta(), removed)
     assert advanced.factors.count == again.factors.count < snapshot.factors.count
     for name, tensor in again.tensors().items():
@@ -248,3 +254,76 @@ def test_what_is_no_share_is_refused(network_objective, images, share):
         taken(network_objective, images, SnapshotForm.KRONECKER, share=share)
     with pytest.raises(ConfigurationError, match="No sample is left"):
         taken(network_objective, images, SnapshotForm.KRONECKER, share=1e-9)
+
+
+STORED_FACTS = {"n": 20, "seed": None, "share": 1.0, "count": 0, "rows": {}, "diagonal": [], "secant": False}
+"""Of a stored file, by the names that files have had from the first version on."""
+
+
+def test_stored_names_of_a_dense_snapshot(network_objective, images):
+    removed, retained = parted(images)
+    theta = network_objective.theta()
+    tensors = {
+        "gradient": gradient_sum(network_objective, theta, images),
+        "matrix": dense_gauss_newton(network_objective, images) * 20,
+        "secant.step": theta,
+        "secant.change": 2 * theta,
+    }
+    kept = restore_snapshot(tensors, {**STORED_FACTS, "form": "dense", "secant": True})
+    found = kept.without(restricted(network_objective), removed).dense()
+    torch.testing.assert_close(found, dense_gauss_newton(network_objective, retained), rtol=1e-9, atol=1e-12)
+    assert torch.equal(kept.gradient, tensors["gradient"])
+    assert torch.equal(kept.secant.change, 2 * theta)
+    assert kept.facts() == {**STORED_FACTS, "form": "dense", "secant": True}
+    assert list(kept.tensors()) == list(tensors)
+
+
+def test_stored_names_of_a_low_rank_snapshot(network_objective, images):
+    removed, retained = parted(images)
+    fisher = SampledFisher(restricted(network_objective), images, seed=6).dense()
+    values, vectors = torch.linalg.eigh(fisher)
+    theta = network_objective.theta()
+    tensors = {
+        "gradient": gradient_sum(network_objective, theta, images),
+        "directions.basis": vectors.T,
+        "directions.values": values,
+    }
+    facts = {**STORED_FACTS, "form": "low_rank", "seed": 6}
+    kept = restore_snapshot(tensors, facts)
+    expected = SampledFisher(restricted(network_objective), retained, seed=6).dense()
+    found = kept.without(restricted(network_objective), removed).dense()
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
+    assert kept.facts() == facts
+    assert list(kept.tensors()) == list(tensors)
+
+
+def test_stored_names_of_a_kronecker_snapshot(images):
+    """A layer without bias, and an affine with its diagonal."""
+    module = build_seeded(lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 3, bias=False)), 2)
+    objective = Objective(module, lambda outputs, labels: outputs.square().sum(1), 0.0)
+    removed, retained = parted(images)
+    theta = objective.theta()
+    normal = nn.functional.layer_norm(images.inputs.flatten(1), (16,))
+    weight = objective.space.unflatten(theta)["2.weight"]
+    # The loss's Hessian in the outputs is 2 I: with its roots sqrt(2) e_c, g is sqrt(2) times a row of the weight.
+    to_affine = 2 * weight.square().sum(0)
+    tensors = {
+        "gradient": gradient_sum(objective, theta, images),
+        "layer.2.inputs": normal.T @ normal,
+        "layer.2.outputs": 2 * 20 * torch.eye(3, dtype=torch.float64),
+        "diagonal.1.weight": (normal.square() * to_affine).sum(0),
+        "diagonal.1.bias": 20 * to_affine,
+    }
+    facts = {
+        **STORED_FACTS,
+        "form": "kronecker",
+        "count": 20,
+        "rows": {"2": 20},
+        "diagonal": ["1.weight", "1.bias"],
+    }
+    kept = restore_snapshot(tensors, facts)
+    expected = Kronecker(restricted(objective), retained, seed=None).dense()
+    found = kept.without(restricted(objective), removed).dense()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert kept.facts() == facts
+    assert list(kept.tensors()) == list(tensors)

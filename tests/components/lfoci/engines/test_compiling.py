@@ -12,16 +12,17 @@ import pytest
 
 import oubli
 import oubli.components
+from oubli.components.lfoci.engines import compiling, simd, sorting
 
 PROGRAM = """
 import numpy as np
-from oubli.components.lfoci.engines import kernels
+from oubli.components.lfoci.engines import sorting
 
 keys = np.random.default_rng(0).random((50, 8))
 expected = np.sort(keys, axis=0)
-kernels._merge_exchange(keys)
+sorting.merge_exchange(keys)
 assert (keys == expected).all()
-print(kernels.__file__)
+print(sorting.__file__)
 """
 
 
@@ -59,3 +60,16 @@ def test_it_runs_where_nothing_can_be_cached(unwritable_install: Path, tmp_path:
     blocked = tmp_path / "file"
     blocked.write_text("")
     run(unwritable_install, XDG_CACHE_HOME=str(blocked), HOME=str(blocked))
+
+
+def test_a_change_of_what_is_compiled_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def double(number: float) -> float:
+        return 2 * number
+
+    def name() -> str:
+        return compiling.compiled_with(simd, sorting)(double).py_func.__qualname__
+
+    before, read = name(), compiling.inspect.getsource
+    assert name() == before
+    monkeypatch.setattr(compiling.inspect, "getsource", lambda part: read(part) + ("#" if part is sorting else ""))
+    assert name() != before

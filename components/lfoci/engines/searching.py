@@ -1,34 +1,23 @@
-"""The compiled part of L-FOCI's search on the CPU: plain loops, with eight candidates in a register.
+"""The later steps of L-FOCI on the CPU, compiled: eight candidates search side by side in a register.
 
 Axes: N rows, in descending order of the response; p columns; s columns taken, X; c candidates, z; k places
 in a row's list; n = ceil(N / 8) packs of rows.
 
 Squared distances are added in the order in which the columns were taken, and that of the candidate last.
 Where rounding makes two rows equally near, the one nearer in X alone is taken, then the one with the larger
-response.
-
-Kernels are compiled when first called, which takes seconds, and cached: beside this file or, where that is
-read-only, in the user's cache folder (NUMBA_CACHE_DIR names another). Shapes and types are trusted: cpu.py makes them.
+response. Shapes and types are trusted: cpu.py makes them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
-from oubli.components.lfoci.engines import simd as vector_type
+from oubli.components.lfoci.engines import simd, sorting
+from oubli.components.lfoci.engines.compiling import Floats, Integers, Rows, compiled_with
 from oubli.components.lfoci.engines.simd import WIDTH, load, pick, some, spread, store
+from oubli.components.lfoci.engines.sorting import mask, merge_exchange
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Rows = NDArray[np.unsignedinteger]
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+kernel = compiled_with(simd, sorting)
 
 STRIDE = 2  # places of a list walked between two looks at whether any lane goes on; each list ends in as many infs
 _ROWS_BETWEEN_CHECKS = 16  # looking at the shared bound costs as much as a row's search
@@ -36,135 +25,7 @@ _FORESEEN = 4  # neighbours that tell how far a row will fall short; 2 to 16 do 
 _SAMPLED = 8  # a list's radius is the 8th smallest of a sample: its length then varies by a third
 
 
-# numba compiles anew when this file changes; what the vector type does is compiled into the kernels as well.
-_VECTOR_TYPE = hashlib.sha256(inspect.getsource(vector_type).encode()).hexdigest()[:12]
-
-
-def _compiled(function: Kernel) -> Kernel:
-    """`function` compiled on its first call; other threads run Python meanwhile."""
-    function.__qualname__ = f"{function.__name__}_{_VECTOR_TYPE}"  # part of the cache's file names
-    try:
-        return cast(Kernel, njit(nogil=True, error_model="numpy", cache=True)(function))
-    except RuntimeError:
-        # Neither this folder nor the user's cache folder can be written: each process compiles for itself.
-        return cast(Kernel, njit(nogil=True, error_model="numpy")(function))
-
-
-@_compiled
-def sort(values: Floats, columns: Integers, order: Rows) -> None:
-    """Fill row c of (p, N) `order` with the order that sorts row c of (p, N) `values`, for each c of `columns`.
-
-    Batcher's merge exchange (Knuth, The Art of Computer Programming, vol. 3, 5.2.2M) compares at places that do not
-    depend on the values, so that eight columns are sorted side by side. A row's number rides in the last bits of its
-    value; what the lost bits leave out of order is then put right.
-    """
-    count = values.shape[1]
-    keys = np.empty((count, WIDTH))
-    bits = keys.view(np.int64)
-    number = _mask(count)
-    for block in range(0, columns.size, WIDTH):
-        lanes = min(WIDTH, columns.size - block)
-        for lane in range(WIDTH):
-            column = values[columns[block + min(lane, lanes - 1)]]
-            for row in range(count):
-                keys[row, lane] = column[row]
-        for row in range(count):
-            for lane in range(WIDTH):
-                bits[row, lane] = (bits[row, lane] & ~number) | row
-        _merge_exchange(keys)
-        for lane in range(lanes):
-            column, found = values[columns[block + lane]], order[columns[block + lane]]
-            for place in range(count):
-                row = bits[place, lane] & number
-                at = place
-                while at > 0 and column[found[at - 1]] > column[row]:
-                    found[at] = found[at - 1]
-                    at -= 1
-                found[at] = row
-
-
-@_compiled
-def _mask(count: int) -> int:
-    """The bits that hold every number below `count`."""
-    mask = np.int64(1)
-    while mask < count:
-        mask *= 2
-    return int(mask - 1)
-
-
-@_compiled
-def _merge_exchange(keys: Floats) -> None:
-    """Sort each of the 8 columns of (N, 8) `keys`."""
-    count = keys.shape[0]
-    top = 1
-    while 2 * top < count:
-        top *= 2
-    step = top
-    while step > 0:
-        reach, offset, apart = top, 0, step
-        while True:
-            for start in range(offset, count - apart, 2 * step):
-                for low in range(start, min(start + step, count - apart)):
-                    first, second = load(keys, low), load(keys, low + apart)
-                    swap = second < first
-                    store(keys, low, pick(swap, second, first))
-                    store(keys, low + apart, pick(swap, first, second))
-            if reach == step:
-                break
-            apart = reach - step
-            reach //= 2
-            offset = step
-        step //= 2
-
-
-@_compiled
-def adjacent(values: Floats, columns: Integers, order: Rows, ranks: Integers) -> Floats:
-    """(c,) float64 shortfalls of `columns` of the (p, N) values, each by itself, given their sorted order."""
-    count = values.shape[1]
-    found = np.empty(columns.size)
-    ordered = np.empty(count + 4)
-    rank = np.empty(count + 4, dtype=np.int64)
-    # Beyond both ends, far off and each at a distance of its own.
-    ordered[:2], ordered[count + 2 :] = (-1e150, -1e140), (1e140, 1e150)
-    for c in range(columns.size):
-        column, sorted_rows = values[columns[c]], order[columns[c]]
-        for place in range(count):
-            ordered[place + 2] = column[sorted_rows[place]]
-            rank[place + 2] = ranks[sorted_rows[place]]
-        total, tied = 0, False
-        for place in range(2, count + 2):
-            here = ordered[place]
-            left, right = (here - ordered[place - 1]) ** 2, (ordered[place + 1] - here) ** 2
-            nearest = rank[place - 1] if left < right else rank[place + 1]
-            total += max(0, rank[place] - nearest)
-            tied |= left == right
-            tied |= left == (here - ordered[place - 2]) ** 2
-            tied |= right == (ordered[place + 2] - here) ** 2
-        found[c] = _adjacent_tied(column, sorted_rows, ranks) if tied else total
-    return found
-
-
-@_compiled
-def _adjacent_tied(column: Floats, order: Rows, ranks: Integers) -> int:
-    """The same for one column in which rounding makes some rows equally near."""
-    total = 0
-    for place in range(column.size):
-        row = order[place]
-        nearest, gap = np.int64(-1), np.inf
-        for side in (-1, 1):
-            at = place + side
-            while 0 <= at < column.size:
-                distance = (column[order[at]] - column[row]) ** 2
-                if distance > gap:
-                    break
-                if distance < gap or np.int64(order[at]) < nearest:
-                    nearest, gap = np.int64(order[at]), distance
-                at += side
-        total += max(0, ranks[row] - ranks[nearest])
-    return total
-
-
-@_compiled
+@kernel
 def _distances(packs: Floats, row: int, out: Floats) -> None:
     """Fill (n, 8) `out` with the squared distances in X from `row`, infinite to itself.
 
@@ -179,7 +40,7 @@ def _distances(packs: Floats, row: int, out: Floats) -> None:
     out[row // WIDTH, row % WIDTH] = np.inf
 
 
-@_compiled
+@kernel
 def _radius(distances: Floats, length: int) -> float:
     """A radius within which there are about `length` of the (N,) distances."""
     smallest = np.full(_SAMPLED, np.inf)
@@ -194,7 +55,7 @@ def _radius(distances: Floats, length: int) -> float:
     return smallest[_SAMPLED - 1]  # type: ignore[no-any-return]
 
 
-@_compiled
+@kernel
 def _within(distances: Floats, radius: float, out: Rows) -> int:
     """Write the rows nearer than `radius` to `out`, ascending; return how many. distances: (n, 8)."""
     found = 0
@@ -207,7 +68,8 @@ def _within(distances: Floats, radius: float, out: Rows) -> int:
     return found
 
 
-@_compiled
+# many parameters: numba compiles arrays, not objects, and every array is one that another kernel reads.
+@kernel
 def nearest_few(
     packs: Floats,
     start: int,
@@ -231,7 +93,7 @@ def nearest_few(
     found = np.empty(WIDTH, dtype=np.int64)
     keys = np.empty((places, WIDTH))
     bits = keys.view(np.int64)
-    number = _mask(places)
+    number = mask(places)
     for first in range(start, stop, WIDTH):
         lanes = min(WIDTH, stop - first)
         keys[:] = np.inf
@@ -245,7 +107,7 @@ def nearest_few(
             for place in range(found[lane]):
                 keys[place, lane] = flat[lane, inside[lane, place]]
                 bits[place, lane] = (bits[place, lane] & ~number) | place
-        _merge_exchange(keys[: found[:lanes].max()])
+        merge_exchange(keys[: found[:lanes].max()])
         for lane in range(lanes):
             row = first + lane
             for place in range(found[lane]):
@@ -266,7 +128,8 @@ def nearest_few(
                 foreseen[row] += max(0.0, ranks[row] - ranks[rows[row, place]]) / few
 
 
-@_compiled
+# many parameters: as above.
+@kernel
 def search(
     values: Floats,
     order: Rows,
@@ -350,7 +213,7 @@ def search(
                 hopes[lanes[lane]] = totals[0, lane] / max(pace[visited - 1], 1e-3)
 
 
-@_compiled
+@kernel
 def _outside(
     column: Floats,
     sorted_rows: Rows,

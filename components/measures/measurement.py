@@ -1,0 +1,127 @@
+"""Everything that is measured on one model, in one call: the same figures wherever a model is judged or recorded.
+
+Axes: m removed samples, n - m retained, k test samples, d parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from oubli.components.errors import ConfigurationError
+from oubli.components.measures.evaluation import (
+    Evaluation,
+    ThreeSets,
+    evaluation_and_losses,
+    retained_gradient_norm,
+)
+from oubli.components.measures.membership import MembershipInference, membership_auc
+from oubli.components.model.objective import Objective
+from oubli.components.model.samples import SampleSource
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model's figures.
+
+    Attributes:
+        forget: on the m removed samples; None where none were given.
+        retained: on the n - m retained samples.
+        test: on the k test samples; None where there are none.
+        gradient_norm: ||grad F_R||, over all d parameters.
+        forget_membership: membership inference, by the loss, of the removed against the test samples; None where
+            either set is missing or a loss is NaN.
+        retained_membership: the same of the retained samples.
+    """
+
+    forget: Evaluation | None
+    retained: Evaluation
+    test: Evaluation | None
+    gradient_norm: float
+    forget_membership: MembershipInference | None
+    retained_membership: MembershipInference | None
+
+    @property
+    def sets(self) -> ThreeSets:
+        """The evaluations on all three sets.
+
+        Raises:
+            ConfigurationError: no removed or no test samples were given.
+        """
+        if self.forget is None or self.test is None:
+            raise ConfigurationError(
+                "The model was not measured on removed and on test samples.", remedy="Pass `measure` all three sets."
+            )
+        return ThreeSets(self.forget, self.retained, self.test)
+
+    def metrics(self, suffix: str = "") -> dict[str, float]:
+        """The figures by name; what was not measured is left out.
+
+        Args:
+            suffix: ends each name, so that a listing in alphabetical order shows a figure of several models side by
+                side.
+
+        Returns:
+            `forget_loss`, `retained_loss`, `test_loss`, the same with `_accuracy` where the loss has one,
+            `forget_membership_auc`, `forget_membership_auc_error`, the same of `retained`, `retained_gradient_norm`.
+        """
+        named = {}
+        for name, evaluation in (("forget", self.forget), ("retained", self.retained), ("test", self.test)):
+            if evaluation is not None:
+                named[f"{name}_loss"] = evaluation.loss
+                if evaluation.accuracy is not None:
+                    named[f"{name}_accuracy"] = evaluation.accuracy
+        for name, inference in (("forget", self.forget_membership), ("retained", self.retained_membership)):
+            if inference is not None:
+                named[f"{name}_membership_auc"] = inference.auc
+                named[f"{name}_membership_auc_error"] = inference.error
+        named["retained_gradient_norm"] = self.gradient_norm
+        return {f"{name}{suffix}": value for name, value in named.items()}
+
+
+def measure(
+    objective: Objective, theta: Tensor, removed: SampleSource | None, retained: SampleSource, test: SampleSource
+) -> Measurement:
+    """The figures of one model.
+
+    One pass over each set, and one more over the retained samples for the gradient.
+
+    Args:
+        objective: F of the module, with the buffers that belong to `theta`.
+        theta: (d,) weights to measure.
+        removed: m samples; None for a model that has just been trained.
+        retained: R, at least one sample.
+        test: k samples; may be empty.
+
+    Raises:
+        ConfigurationError: `retained` is empty.
+    """
+    forget, forget_losses = _passed(objective, theta, removed)
+    kept, kept_losses = evaluation_and_losses(objective, theta, retained)
+    held_out, held_out_losses = _passed(objective, theta, test)
+    return Measurement(
+        forget=forget,
+        retained=kept,
+        test=held_out,
+        gradient_norm=retained_gradient_norm(objective, theta, retained),
+        forget_membership=_membership(forget_losses, held_out_losses),
+        retained_membership=_membership(kept_losses, held_out_losses),
+    )
+
+
+def _passed(
+    objective: Objective, theta: Tensor, source: SampleSource | None
+) -> tuple[Evaluation, Tensor] | tuple[None, None]:
+    """The evaluation and the losses; nothing for a set that is missing or empty."""
+    return (None, None) if source is None or len(source) == 0 else evaluation_and_losses(objective, theta, source)
+
+
+def _membership(members: Tensor | None, others: Tensor | None) -> MembershipInference | None:
+    """From (m,) and (k,) losses; the score of `membership_scores` is minus the loss."""
+    if members is None or others is None:
+        return None
+    # NaN losses cannot be ranked; they show in the evaluations.
+    if bool(members.isnan().any()) or bool(others.isnan().any()):
+        return None
+    return membership_auc(-members, -others)
