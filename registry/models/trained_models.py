@@ -93,7 +93,7 @@ def register_trained(
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
     trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without)
-    metrics = _metrics(name, trained.objective, trained.train, trained.test)
+    metrics = _metrics(name, trained)
     method = provenance.lineage.method.value
     version = register_version(
         registry,
@@ -186,7 +186,7 @@ def _run_record(
     )
 
 
-def _metrics(name: str, objective: Objective, train: Samples, test: Samples) -> dict[str, float]:
+def _metrics(name: str, trained: _TrainedModel) -> dict[str, float]:
     """Under the names that a removal's run uses, so that MLflow's comparison lines them up."""
     objective, train, test = trained.objective, trained.train, trained.test
     measurement = measure(objective, objective.theta(), None, train, test)
