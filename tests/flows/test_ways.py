@@ -27,6 +27,7 @@ def registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(settings)
 
 
+@pytest.mark.slow
 def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     factory = FactoryReference(target="blob_network:build", kwargs={"width": 12})
     # To a minimum, or the gate would find that it is not at one.
