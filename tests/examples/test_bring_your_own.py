@@ -71,6 +71,7 @@ def registered(folder: Path, new_database: Callable[[Path], str]) -> Iterator[st
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_it_is_registered_with_its_record(registered: str) -> None:
     assert registered == "wine/1"
     registry = ModelRegistry(Settings())
@@ -85,6 +86,7 @@ def test_it_is_registered_with_its_record(registered: str) -> None:
     assert metrics["test_accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_one_cellar_is_removed(registered: str) -> None:
     settings = Settings()
     # As in any other removal, a tolerance: one of 36 test wines is 2.8 points.

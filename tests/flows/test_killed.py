@@ -21,7 +21,7 @@ from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
 from oubli.registry.training.writing import write_training_data
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OUBLI = str(Path(sys.executable).parent / "oubli")
 SUPPORT = Path(blobs.__file__).parent

@@ -27,6 +27,7 @@ def registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(settings)
 
 
+@pytest.mark.slow
 def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRegistry, data_uri: str) -> None:
     factory = FactoryReference(target="blob_network:build", kwargs={"width": 12})
     # To a minimum, or the gate would find that it is not at one.
@@ -39,9 +40,9 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
         allowing = Settings()
         trained = train(allowing, blobs.spec("network", data_uri, factory=factory, retrain=training, convex=False))
         removals = blobs.sample_removals(allowing, "five.csv", range(1, 7))
-        outcome = blobs.remove(
-            allowing, "network", [removals], UnlearnConfig(perturbations=200, limits=GateLimits(accuracy_drop=0.05))
-        )
+        # Wide: five samples say little about membership, and how much depends on the training's rounding.
+        limits = GateLimits(accuracy_drop=0.05, membership_left=0.2)
+        outcome = blobs.remove(allowing, "network", [removals], UnlearnConfig(perturbations=200, limits=limits))
     assert outcome.status is Status.REGISTERED, outcome.reasons
     parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
     moved = sum(int((parent[name] != child[name]).sum()) for name in parent)

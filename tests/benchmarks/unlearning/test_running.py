@@ -59,6 +59,8 @@ def quick(folder: Path, *options: str) -> dict[str, object]:
     return results
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_quick_run_measures_every_part_and_goes_on_where_it_stopped(tmp_path):
     results = quick(tmp_path)
     cases = results["cases"]

@@ -53,6 +53,7 @@ def test_all_ways_of_solving_agree(network_objective, images, kind):
     torch.testing.assert_close(iterated.x, expected, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", list(Loss))
 def test_the_sampled_fisher_is_the_gauss_newton_matrix_in_the_mean(network, images, loss):
     labels = {

@@ -172,6 +172,7 @@ def test_long_tables_with_half_of_each_column_tied(
     agree(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "width"), [(500, 1024), (2000, 64)])
 def test_trained_activations(count: int, width: int) -> None:
     trained = TrainedNetwork(width).record(7, count)

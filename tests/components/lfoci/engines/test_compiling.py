@@ -51,11 +51,13 @@ def run(install: Path, **variables: str) -> None:
     assert done.stdout.startswith(str(install))
 
 
+@pytest.mark.slow
 def test_a_read_only_installation_caches_in_the_users_folder(unwritable_install: Path, tmp_path: Path) -> None:
     run(unwritable_install, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert list((tmp_path / "cache").rglob("*merge_exchange*.nbc"))
 
 
+@pytest.mark.slow
 def test_it_runs_where_nothing_can_be_cached(unwritable_install: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
