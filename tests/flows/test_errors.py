@@ -37,7 +37,7 @@ from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 from oubli.registry.storage.uris import join
-from oubli.registry.training import training_data
+from oubli.registry.training import dataset_files
 from oubli.registry.training.writing import write_training_data
 
 S3_VARIABLE = "OUBLI_TEST_S3_URL"
@@ -137,7 +137,7 @@ def test_training_data_changed(settings: Settings, removals: str, monkeypatch: p
     train(settings, blobs.spec("changed", uri))
     write_training_data(blobs.table().slice(0, 120), uri, subject_column="person")
     # As in a new process, which has downloaded nothing yet.
-    monkeypatch.setattr(training_data, "_downloads", {})
+    monkeypatch.setattr(dataset_files, "_downloads", {})
     error = _refused(settings, "changed", [removals])
     assert type(error) is DigestMismatch
     assert "changed.parquet" in str(error)
@@ -149,7 +149,7 @@ def test_training_data_gone(settings: Settings, removals: str, monkeypatch: pyte
     train(settings, blobs.spec("gone", uri))
     store_for(uri).delete(uri)
     # As in a new process, which has downloaded nothing yet.
-    monkeypatch.setattr(training_data, "_downloads", {})
+    monkeypatch.setattr(dataset_files, "_downloads", {})
     assert "gone.parquet" in str(_refused(settings, "gone", [removals]))
 
 
