@@ -143,6 +143,7 @@ def test_debug_shows_where_an_error_came_from() -> None:
     assert "oubli.components.errors.ConfigurationError: OUBLI_DEVICE='tpu'" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_model(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

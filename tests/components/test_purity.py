@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import importlib, importlib.util, pkgutil, sys
 
@@ -23,6 +25,7 @@ print(*names)
 """
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_the_other_layers():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

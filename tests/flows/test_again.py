@@ -16,6 +16,9 @@ from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 
+# Whole removals, seconds each.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def registry(settings: Settings) -> ModelRegistry:

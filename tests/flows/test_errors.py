@@ -40,6 +40,9 @@ from oubli.registry.storage.uris import join
 from oubli.registry.training import dataset_files
 from oubli.registry.training.writing import write_training_data
 
+# Whole removals, seconds each.
+pytestmark = pytest.mark.slow
+
 S3_VARIABLE = "OUBLI_TEST_S3_URL"
 
 

@@ -52,7 +52,7 @@ def table() -> pa.Table:
 
 
 # What a store does with snapshots and weights is tested in test_removal.py; here the local one is enough.
-pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True, scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("settings", ["local"], indirect=True, scope="module")]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,9 @@ from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 
+# Whole removals, seconds each.
+pytestmark = pytest.mark.slow
+
 COMPARED = UnlearnConfig(compare_with_retraining=True)
 
 

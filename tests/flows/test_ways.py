@@ -21,6 +21,9 @@ from oubli.registry.removals.unlearn_config import UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.training.training_record import FactoryReference
 
+# Whole removals, seconds each.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def registry(settings: Settings) -> ModelRegistry:

@@ -146,6 +146,7 @@ def test_a_set_variable_is_never_overridden(tmp_path: Path) -> None:
     assert {name: os.environ[name] for name in mine} == mine
 
 
+@pytest.mark.slow
 def test_the_databases_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # A file whose name is written as user, password and host are in a server's URI.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/oubli:{PASSWORD}@mlflow.db")

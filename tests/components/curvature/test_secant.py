@@ -12,6 +12,7 @@ from oubli.components.model.restriction import Restriction
 from oubli.components.solvers import DenseSystem
 
 
+@pytest.mark.slow
 def test_it_maps_the_step_to_the_change_of_the_gradient(regression_objective, targets):
     theta = regression_objective.theta()
     step = torch.linspace(-0.1, 0.2, len(theta), dtype=torch.float64)

@@ -142,6 +142,7 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return table * np.ldexp(1.0, draw(st.sampled_from([-1000, -100, 0, 100, 900]))), losses
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(table=tables(), seed=st.integers(0, 2**32), length=st.sampled_from([None, 1, 3, 10]))
 def test_order_and_scores_are_those_of_the_definition(

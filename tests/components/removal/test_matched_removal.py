@@ -84,6 +84,7 @@ def original(samples: Samples) -> Objective:
     return trained(samples, 0)
 
 
+@pytest.mark.slow
 def test_mislabelled_samples_come_near_what_retraining_says_of_them(samples, original):
     removed, retained = samples.select(torch.arange(M)), samples.select(torch.arange(M, len(samples)))
     state = matched(original, original, removed, retained, classes(300, seed=2))
@@ -100,6 +101,7 @@ def test_mislabelled_samples_come_near_what_retraining_says_of_them(samples, ori
         assert right[1] > right[0] - allowed
 
 
+@pytest.mark.slow
 def test_a_chain_is_matched_to_the_original_for_all_that_is_removed(samples, original):
     held_out = classes(300, seed=2)
     first = matched(

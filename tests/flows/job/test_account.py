@@ -29,7 +29,7 @@ NOISY = UnlearnConfig(privacy=TARGET, limits=GateLimits(accuracy_drop=0.1))
 
 
 # The account is the same on every store: the local one is enough.
-pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True, scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("settings", ["local"], indirect=True, scope="module")]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_noise_is_added_as_the_theorem_asks(
 def test_without_a_target_there_is_no_noise_and_no_promise(
     settings: Settings, registry: ModelRegistry, bounded: RegisteredVersion
 ) -> None:
-    removals = blobs.sample_removals(settings, "three.csv", range(1, 4))
+    removals = blobs.sample_removals(settings, "three-others.csv", range(4, 7))
     outcome = blobs.remove(settings, "bounded/1", [removals], NOISY.model_copy(update={"privacy": None}))
     run = registry.client.get_run(outcome.run_id).data
     assert run.params["privacy"] == "none"

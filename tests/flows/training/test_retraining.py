@@ -12,6 +12,9 @@ from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.settings import Settings
 
+# Whole removals, seconds each.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def registry(settings: Settings) -> ModelRegistry:

@@ -151,7 +151,8 @@ def test_what_is_missing_is_told_with_what_is_there(registry: ModelRegistry, nam
     make()
     with pytest.raises(ModelNotFound, match=r"has no version 7; it has versions \[1\] and aliases none"):
         registry.version(name, "7")
-    with pytest.raises(ModelNotFound, match=rf"'nobody'.*has: .*{name}") as caught:
+    # Its own name, or the ten that are shown where other tests have made more.
+    with pytest.raises(ModelNotFound, match=rf"'nobody'.*has: (.*{name}|(model-\d+, ){{9}}model-\d+\.)") as caught:
         registry.version("nobody", "1")
     assert caught.value.remedy
 
@@ -218,6 +219,7 @@ def test_safetensors_weights(registry: ModelRegistry, make: Make, tmp_path: Path
     assert all(torch.equal(found[each], weights[each]) for each in weights)
 
 
+@pytest.mark.slow
 def test_exported_weights_come_before_others(registry: ModelRegistry, make: Make, tmp_path: Path) -> None:
     module = nn.Linear(3, 2)
     (tmp_path / "data").mkdir()

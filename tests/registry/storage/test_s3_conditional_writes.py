@@ -79,6 +79,7 @@ def test_a_server_without_conditional_writes_is_found_out(careless: dict) -> Non
     assert list(careless) == ["/bucket/a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("careless", ["answer lost"], indirect=True)
 def test_a_retry_that_finds_its_own_first_attempt_has_succeeded(careless: dict) -> None:
     S3Store().write("s3://bucket/a", b"x", if_absent=True)
