@@ -130,6 +130,7 @@ def test_hooks_are_removed_when_the_pass_fails(network_objective, images):
     assert hooks_of(network_objective) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "branching"])
 def test_every_kind_of_layer_is_recorded_as_one_copy_at_a_time(name):
     objective, samples = problem(name)

@@ -192,6 +192,7 @@ def test_slices_keep_to_what_was_trained():
     assert find_slices(objective.module, ParameterSpace.of(objective.module, ["1.bias"])).unsliced == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_every_parameter_is_sliced_or_listed(name):
     objective, _ = problem(name)

@@ -95,6 +95,7 @@ def test_damping_rises_past_indefinite_curvature(targets):
     assert report.damping > -lowest
 
 
+@pytest.mark.slow
 def test_a_damping_that_conjugate_gradients_do_not_arrive_with_is_passed_over(network_objective, images, monkeypatch):
     retained, removed = split(images, 2)
     theta = network_objective.theta()

@@ -94,6 +94,7 @@ row_lists = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(row_lists)
 def test_formats_agree(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
@@ -186,6 +187,7 @@ def test_a_missing_file_or_none_at_all(root: str) -> None:
         read_removal_set([])
 
 
+@pytest.mark.slow
 def test_long_files_keep_their_order_and_row_numbers(tmp_path: Path) -> None:
     # Longer than the blocks that the CSV reader cuts a file into.
     lines = [f's{number:06},"a reason\nof two lines"' for number in range(60_000)]

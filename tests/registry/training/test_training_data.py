@@ -47,6 +47,7 @@ def test_without_a_subject_column_there_are_no_subjects(data: TrainingData) -> N
     assert TrainingData.open(reference, DECODER, LabelKind.CLASS).ids().samples_of is None
 
 
+@pytest.mark.slow
 @given(
     split=st.sampled_from(Split),
     size=st.integers(1, 120),
@@ -159,6 +160,7 @@ def test_the_decoders_columns_are_checked_when_it_is_opened(data: TrainingData) 
         TrainingData.open(data.reference, ImageDecoder(column="a", height=1, width=1, channels=1), LabelKind.CLASS)
 
 
+@pytest.mark.slow
 def test_images_of_the_real_layout(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), dtype=np.uint8)
     images = pa.table(
