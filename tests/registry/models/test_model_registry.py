@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -24,12 +24,12 @@ Make = Callable[..., RegisteredVersion]
 RECORD = training_record()
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]) -> Iterator[ModelRegistry]:
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", new_database(home))
-        yield ModelRegistry(Settings(home=home))
+@pytest.fixture
+def registry(tmp_path: Path, new_database: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
+    """A registry of the test's own: messages list what it holds."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(home))
+    return ModelRegistry(Settings(home=home))
 
 
 _NUMBERS = count(1)
@@ -151,8 +151,7 @@ def test_what_is_missing_is_told_with_what_is_there(registry: ModelRegistry, nam
     make()
     with pytest.raises(ModelNotFound, match=r"has no version 7; it has versions \[1\] and aliases none"):
         registry.version(name, "7")
-    # Its own name, or the ten that are shown where other tests have made more.
-    with pytest.raises(ModelNotFound, match=rf"'nobody'.*has: (.*{name}|(model-\d+, ){{9}}model-\d+\.)") as caught:
+    with pytest.raises(ModelNotFound, match=rf"'nobody'.*has: .*{name}") as caught:
         registry.version("nobody", "1")
     assert caught.value.remedy
 
