@@ -1,0 +1,138 @@
+"""The Newton removal step on the chosen block, from the parent's snapshot or with a pass over the retained samples.
+
+Axes: d trained parameters.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from oubli.components.curvature.kinds import curvature_builder
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
+from oubli.components.measures.evaluation import retained_gradient_norm
+from oubli.components.model.gradients import RemovedGradient
+from oubli.components.progress import Progress
+from oubli.components.removal.from_snapshot import removal_from_snapshot
+from oubli.components.removal.newton import NewtonPlan, newton_removal
+from oubli.components.removal.one_at_a_time import one_at_a_time
+from oubli.components.removal.update import RemovalUpdate
+from oubli.flows.job.facts import GRADIENTS, WEIGHTS, Indefinite, Made, Stage, Unsolved
+from oubli.flows.job.materials import Materials
+from oubli.registry.models.weights import load_weights, save_weights
+from oubli.registry.removals.unlearn_config import Order, SnapshotUse
+
+_PROBE_SAMPLES = 1024
+
+
+def newton_update(
+    materials: Materials, block: Tensor | None, folder: Path, on_progress: Progress | None
+) -> Made | Indefinite | Unsolved:
+    """From the snapshot where this removal takes one, else with a pass over the retained samples."""
+    curvature, damping, unused = materials.choices.curvature, materials.choices.damping().words, ""
+    started = time.perf_counter()
+    try:
+        tried = _from_snapshot(materials, block)
+        unused = tried.unused
+        result = tried.update or _with_a_pass(materials, block, on_progress)
+    except NumericalError as error:
+        failed = Indefinite if isinstance(error, IndefiniteCurvature) else Unsolved
+        return failed(
+            seconds=time.perf_counter() - started,
+            curvature=curvature,
+            damping=damping,
+            snapshot_unused=unused,
+            detail=error.problem,
+        )
+    theta, noise = materials.account.noised(result.theta, materials.theta)
+    seconds = time.perf_counter() - started
+    save_weights(materials.model.with_theta(theta).state_dict(), folder / WEIGHTS)
+    return Made(
+        seconds=seconds,
+        curvature=tried.form or curvature,
+        damping=damping,
+        snapshot_unused=unused,
+        steps=result.steps,
+        model_gradient=result.model_gradient,
+        removal_gradient=result.removal_gradient,
+        noise_sigma=noise,
+        # What the step reached can be seen without the noise alone.
+        gradient_without_noise=(
+            retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _SnapshotStep:
+    """What came of the parent's snapshot: an update, or why it could not serve, or neither where none is taken."""
+
+    update: RemovalUpdate | None = None
+    form: SnapshotForm | None = None
+    unused: str = ""
+
+
+def _from_snapshot(materials: Materials, block: Tensor | None) -> _SnapshotStep:
+    snapshot = _snapshot(materials)
+    if snapshot is None:
+        return _SnapshotStep()
+    # A few retained samples to find the damping by; a convex model needs none.
+    probe = None if materials.model.record.convex else materials.some_retained(_PROBE_SAMPLES)
+    try:
+        update = removal_from_snapshot(
+            materials.objective,
+            materials.theta,
+            snapshot,
+            materials.removed,
+            damping=materials.choices.damping(probe),
+            block=block,
+        )
+    except ConfigurationError as error:
+        # A block that cuts through what the snapshot keeps whole.
+        if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+            raise
+        return _SnapshotStep(unused=error.problem)
+    return _SnapshotStep(update, snapshot.form)
+
+
+def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
+    """The parent's snapshot where this removal takes it. ConfigurationError where it must and there is none."""
+    snapshot = materials.snapshot if materials.choices.may_use_snapshot else None
+    if snapshot is None and materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
+        raise ConfigurationError(
+            f"{materials.model.parent.label} has no curvature snapshot of its weights.",
+            remedy="Set use_snapshot to 'auto': the update then passes over the retained samples.",
+        )
+    return snapshot
+
+
+def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> RemovalUpdate:
+    choices, config = materials.choices, materials.job.config
+    snapshot = materials.snapshot if choices.needs_secant else None
+    some = config.curvature_samples
+    plan = NewtonPlan(
+        choices.steps,
+        choices.damping(),
+        convex=materials.model.record.convex,
+        curvature=curvature_builder(
+            choices.curvature,
+            secant=None if snapshot is None else snapshot.secant,
+            seed=config.seed,
+            budget_bytes=materials.settings.memory_bytes,
+        ),
+        curvature_samples=None if some is None else materials.some_retained(some),
+    )
+    with materials.job.area.open(Stage.GRADIENTS, GRADIENTS) as path:
+        total = load_weights(path)["sum"].to(materials.theta)
+    removed = RemovedGradient(total, len(materials.data.new_ids))
+    objective, theta, retained = materials.objective, materials.theta, materials.retained
+    if config.order is Order.BATCH:
+        return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)
+    update = one_at_a_time(objective, theta, retained, materials.removed, plan, block=block, on_progress=on_progress)
+    # Of all samples, as for a batch; the update knows the first one's.
+    pull = removed.pull(objective, theta)
+    return replace(update, removal_gradient=float(pull.norm()) / len(retained))
