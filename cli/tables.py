@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _STYLES = {
     Status.REGISTERED: "green",
+    Status.RETRAINED: "green",
     Status.ALREADY_DONE: "cyan",
     Status.NOTHING_TO_REMOVE: "cyan",
     Status.REFUSED: "red",

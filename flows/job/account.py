@@ -32,11 +32,10 @@ from oubli.components.gate.smoothness import Smoothness
 from oubli.components.measures.class_shares import class_shares
 from oubli.components.measures.evaluation import Evaluation
 from oubli.flows.job.data_side import DataSide
-from oubli.flows.job.facts import Made
+from oubli.flows.job.facts import Made, Matched
 from oubli.flows.job.model_side import ModelSide
-from oubli.registry.models import tags
-from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import RegisteredVersion
+from oubli.registry.models.origin import origin_of
 from oubli.registry.models.tags import Metric
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
@@ -61,13 +60,7 @@ class Account:
     @cached_property
     def origin(self) -> RegisteredVersion | None:
         """The trained or retrained version that the parent comes from; None where it was deleted."""
-        parent = self.model.parent
-        versions = {version.version: version for version in self.model.registry.versions(parent.name)}
-        for number in (parent.version, *parent.ancestors):
-            version = versions.get(number)
-            if version is None or version.tags.get(tags.METHOD) != Method.UNLEARNED.value:
-                return version
-        return None
+        return origin_of(self.model.registry, self.model.parent)
 
     @cached_property
     def never_in_origin(self) -> frozenset[str]:
@@ -110,8 +103,8 @@ class Account:
         if self.origin is None or self.origin.run_id is None:
             return None
         metrics = self.model.registry.client.get_run(self.origin.run_id).data.metrics
-        if Metric.TEST_LOSS not in metrics or Metric.TEST_SAMPLES not in metrics:
-            return None
+        if Metric.TEST_LOSS not in metrics or metrics.get(Metric.TEST_SAMPLES) != len(self.data.test):
+            return None  # not measured, or on other samples
         return Evaluation(
             int(metrics[Metric.TEST_SAMPLES]), metrics[Metric.TEST_LOSS], metrics.get(Metric.TEST_ACCURACY)
         )
@@ -153,7 +146,7 @@ class Account:
         generator = torch.Generator().manual_seed(int(secret[:_SEED_DIGITS], 16))
         return noisy(theta, sigma, generator), sigma
 
-    def statement(self, parent: Tensor, update: Made, *, whole: bool) -> CapacityStatement | None:
+    def statement(self, parent: Tensor, update: Made | Matched, *, whole: bool) -> CapacityStatement | None:
         """What may be said of privacy after an update; None where no privacy target is set.
 
         Args:
@@ -162,7 +155,8 @@ class Account:
             whole: Whether it moved all parameters.
         """
         capacity, sensitivity = self.capacity(parent), self.model.record.sensitivity
-        if capacity is None or sensitivity is None:
+        # Matching has no theorem, and is not taken where a target is set.
+        if capacity is None or sensitivity is None or isinstance(update, Matched):
             return None
         convex = self.model.record.convex
         assumptions = Assumptions(

@@ -27,6 +27,7 @@ from oubli.flows.job.facts import (
     EmptyBlock,
     Indefinite,
     Made,
+    Matched,
     RetrainFacts,
     Stage,
     Unsolved,
@@ -63,7 +64,7 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
             Metric.REMOVED_SINCE_TRAINING: materials.account.removed,
         }
         updated = None
-        if isinstance(attempt, Made):
+        if isinstance(attempt, Made | Matched):
             updated = _updated(materials)
             metrics |= updated.measured.metrics()
             evidence: GateEvidence = _update_evidence(materials, parent, attempt, updated, metrics)
@@ -87,8 +88,10 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
 
 
 def _updated(materials: Materials) -> _Updated:
-    theta = materials.theta_of(materials.model.module_of(Stage.UPDATE))
-    return _Updated(_measure(materials, materials.objective, theta), theta)
+    module = materials.model.module_of(Stage.UPDATE)
+    theta = materials.theta_of(module)
+    # Matching moves statistics of batch normalisation, too.
+    return _Updated(_measure(materials, materials.objective_of(module), theta), theta)
 
 
 def _no_update(attempt: Indefinite | Unsolved | EmptyBlock) -> GateEvidence:
@@ -102,15 +105,17 @@ def _no_update(attempt: Indefinite | Unsolved | EmptyBlock) -> GateEvidence:
 
 
 def _update_evidence(
-    materials: Materials, parent: Measurement, update: Made, updated: _Updated, metrics: dict[str, float]
+    materials: Materials, parent: Measurement, update: Made | Matched, updated: _Updated, metrics: dict[str, float]
 ) -> UpdateEvidence:
     """What the gate judges an update by; `metrics` gets what is found on the way."""
     account, record = materials.account, materials.model.record
     statement = account.statement(materials.theta, update, whole=materials.block() is None)
-    metrics |= {Metric.MODEL_GRADIENT: update.model_gradient, Metric.REMOVAL_GRADIENT: update.removal_gradient}
+    newton = update if isinstance(update, Made) else None
+    if newton is not None:
+        metrics |= {Metric.MODEL_GRADIENT: newton.model_gradient, Metric.REMOVAL_GRADIENT: newton.removal_gradient}
     if statement is not None:
         metrics |= capacity_metrics(statement)
-    without_noise = update.gradient_without_noise
+    without_noise = None if newton is None else newton.gradient_without_noise
     is_origin = account.origin is not None and account.origin.version == materials.model.parent.version
     return UpdateEvidence(
         convex=record.convex,
@@ -121,8 +126,8 @@ def _update_evidence(
         # The step is judged without the noise, what is served with it.
         gradient_after=updated.measured.gradient_norm if without_noise is None else without_noise,
         test_original=parent.sets.test if is_origin else account.test_of_origin(),
-        model_gradient=update.model_gradient,
-        removal_gradient=update.removal_gradient,
+        model_gradient=None if newton is None else newton.model_gradient,
+        removal_gradient=None if newton is None else newton.removal_gradient,
         class_shares=account.class_shares(),
         membership=_membership_evidence(parent, updated.measured),
         capacity=statement,

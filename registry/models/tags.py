@@ -33,6 +33,10 @@ SNAPSHOT_SHA256 = "oubli.snapshot_sha256"
 """SHA-256 of the curvature snapshot."""
 SNAPSHOT_MISSING = "oubli.snapshot_missing"
 """Why a version has no curvature snapshot although one was wanted."""
+OUTPUTS = "oubli.outputs"
+"""URI of the original model's outputs on retained and held-out samples."""
+OUTPUTS_SHA256 = "oubli.outputs_sha256"
+"""SHA-256 of that table."""
 
 # Tags of a version and of its run.
 

@@ -11,6 +11,7 @@ class Status(StrEnum):
     """How a removal ended."""
 
     REGISTERED = "registered"
+    RETRAINED = "retrained"
     REFUSED = "refused"
     ALREADY_DONE = "already_done"
     NOTHING_TO_REMOVE = "nothing_to_remove"
@@ -27,6 +28,9 @@ class RemovalOutcome(BaseModel):
     parent_version: str
     version: str | None = Field(description="The version without the removed samples; none where refused.")
     run_id: str | None
+    nothing_to_forget: bool = Field(
+        False, description="Whether the parent already said what one who never saw the removed samples would."
+    )
     removed: int = Field(0, description="Samples removed by this request.")
     already_removed: int = Field(0, description="Requested samples that an earlier version had removed.")
     unknown: int = Field(0, description="Requested ids that are not in the training data.")
@@ -39,6 +43,8 @@ class RemovalOutcome(BaseModel):
         match self.status:
             case Status.REGISTERED:
                 return f"{self.model}: version {self.version} registered"
+            case Status.RETRAINED:
+                return f"{self.model}: retrained without the samples, as version {self.version}"
             case Status.ALREADY_DONE:
                 return f"{self.model}: already done, by version {self.version}"
             case Status.NOTHING_TO_REMOVE:
