@@ -50,7 +50,7 @@ BLOCK = "block.safetensors"
 """`indices`, the flat indices of the parameters that may move, int64; no file where all may (blanket)."""
 
 CARRIERS = "carriers.safetensors"
-"""`indices`, the flat indices of the Markov blanket, int64; no file where it is the block or there is none (blanket)."""
+"""`indices`, flat indices of the Markov blanket, int64; no file where it is the block or there is none (blanket)."""
 
 SURROGATE = "surrogate.safetensors"
 """`theta` (d,), and the buffers that training moves as `buffer.NAME` (surrogate)."""
