@@ -58,8 +58,9 @@ class SurrogatePlan:
     """How the surrogate is trained.
 
     The start is the project's method, section 8, step 1. Epochs, batch and rate were chosen on one small image network
-    (Fashion-MNIST, mislabelled and random samples): two epochs of training's own batches at its own rate come nearer to
-    retraining than one of smaller batches at twice the rate, at equal cost.
+    (Fashion-MNIST, mislabelled and random samples): two epochs of training's own batches come nearer to retraining
+    than one of smaller batches, at equal cost. At 1.5 times training's rate a backdoor is gone from the surrogate
+    (success .06 and .04, retrained .03), at its own rate not quite (.12 and .07).
 
     Attributes:
         training: The original model's settings: optimiser, peak rate and batch size follow from them.
@@ -78,7 +79,7 @@ class SurrogatePlan:
     epochs: int = 2
     most_samples: int = 20_000
     batch_size: int = 128
-    rate_factor: float = 1.0
+    rate_factor: float = 1.5
     warm_up: int = 20
 
     def __post_init__(self) -> None:

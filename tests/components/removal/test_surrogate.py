@@ -174,7 +174,7 @@ def test_a_last_batch_of_one_sample_is_joined(network, images):
 
 
 def test_of_a_large_set_a_part_is_seen_and_the_rate_still_falls_to_0(network, images):
-    plan = SurrogatePlan(SGD, epochs=3, most_samples=36, warm_up=1)
+    plan = SurrogatePlan(SGD, epochs=3, most_samples=36, rate_factor=1.0, warm_up=1)
     assert plan.steps(20) == 5  # 36 / 8, rounded up; 3 a pass
     assert plan.steps(10) == 5  # of 6
     states: list[dict[str, Tensor]] = []
