@@ -60,8 +60,13 @@ class DataSide:
         return self.table.samples(Split.TRAIN, without=self.new_ids | frozenset(self.earlier))
 
     @cached_property
+    def held_out(self) -> ParquetSamples:
+        """V, the samples that decide."""
+        return self.table.samples(Split.TEST)
+
+    @cached_property
     def test(self) -> ParquetSamples:
-        """The held-out samples."""
+        """The samples that figures are reported on."""
         return self.table.samples(Split.TEST)
 
     def some_retained(self, count: int) -> ParquetSamples:

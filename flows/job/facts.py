@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
-from oubli.components.gate.rules import Refusal
+from oubli.components.gate.acceptance import AcceptanceStatistics
+from oubli.components.gate.refusals import Refusal
 from oubli.components.gate.verdict import Decision
 from oubli.components.removal.update import StepReport
 
@@ -29,6 +30,7 @@ class Stage(StrEnum):
     BLANKET = "blanket"
     UPDATE = "update"
     RETRAIN = "retrain"
+    AUDIT = "audit"
     VALIDATE = "validate"
     REGISTER = "register"
 
@@ -44,6 +46,11 @@ GRADIENTS = "gradients.safetensors"
 
 BLOCK = "block.safetensors"
 """`indices`, the flat indices of the parameters that may move, int64; no file where all may (blanket)."""
+
+
+AUDIT_OUTPUTS = "outputs.safetensors"
+"""`judge.removed`, `judge.held_out`, `witness.removed`, `witness.held_out`: what two auditors, who never saw the
+removed samples, say on them (m, ...) and on the held-out ones (k, ...), calibrated to the original model (audit)."""
 
 
 class _Facts(BaseModel):
@@ -113,6 +120,21 @@ class BlockFacts(_Facts):
     not_sliced: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     blanket: BlanketFacts | None = None
+
+
+class AuditFacts(_Facts):
+    """The models that judge a removal: trained briefly on the retained samples alone, each from fresh weights.
+
+    Attributes:
+        auditors: How many; 0 where there was no update to judge.
+        epochs: Passes of each over the retained samples.
+        samples_seen: Samples in all their batches together.
+    """
+
+    seconds: float
+    auditors: int
+    epochs: int
+    samples_seen: int
 
 
 class _Attempt(_Facts):
@@ -204,6 +226,9 @@ class ValidateFacts(_Facts):
         decision: The gate's.
         reasons: Every rule that refused, with a sentence that holds the figures.
         not_checked: The rules that were skipped, as what was not measured for them.
+        remarks: What a reader of the verdict should know beside the reasons.
+        nothing_to_forget: The parent itself says of the removed samples what one who never saw them would.
+        acceptance: What a network was judged by; None where no model that never saw the samples was asked.
         privacy: What may be said of privacy, in words.
     """
 
@@ -212,4 +237,7 @@ class ValidateFacts(_Facts):
     decision: Decision
     reasons: tuple[Refusal, ...]
     not_checked: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    nothing_to_forget: bool = False
+    acceptance: AcceptanceStatistics | None = None
     privacy: str

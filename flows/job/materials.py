@@ -103,8 +103,13 @@ class Materials:
         return self.retained if rows is self.data.retained else self._taken(rows)
 
     @cached_property
+    def held_out(self) -> SampleSource:
+        """V, the samples that decide and were never trained on, as `objective` takes them."""
+        return self._taken(self.data.held_out)
+
+    @cached_property
     def test(self) -> SampleSource:
-        """The held-out samples as `objective` takes them."""
+        """The samples that figures are reported on, as `objective` takes them."""
         return self._taken(self.data.test)
 
     def block(self) -> Tensor | None:

@@ -225,6 +225,21 @@ class ModelRegistry:
             remedy="Log it with mlflow.pytorch.log_model(..., serialization_format='pt2').",
         )
 
+    def weights_if_there(self, version: RegisteredVersion) -> dict[str, Tensor] | None:
+        """The version's state dict; None where its artifacts were deleted.
+
+        Raises:
+            RegistryError: As `weights`.
+        """
+        try:
+            return self.weights(version)
+        except FileNotFoundError:
+            return None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
     def _unpickled(self, version: RegisteredVersion, path: Path) -> dict[str, Tensor]:
         if not self.settings.allow_pickled_models:
             raise PickledModelRefused(

@@ -23,6 +23,10 @@ class RemovalJob(BaseModel):
     parent_version: str = Field(description="The version that the samples are removed from.")
     removal_digest: str = Field(description="Digest of the removed ids, under the store's secret key.")
     config: UnlearnConfig
+    audited: bool = Field(
+        False,
+        description="Whether auditors judge it: the model is a network, and its loss has a predictive distribution.",
+    )
 
     @property
     def area(self) -> WorkArea:

@@ -27,6 +27,9 @@ class RemovalOutcome(BaseModel):
     parent_version: str
     version: str | None = Field(description="The version without the removed samples; none where refused.")
     run_id: str | None
+    nothing_to_forget: bool = Field(
+        False, description="Whether the parent already said what one who never saw the removed samples would."
+    )
     removed: int = Field(0, description="Samples removed by this request.")
     already_removed: int = Field(0, description="Requested samples that an earlier version had removed.")
     unknown: int = Field(0, description="Requested ids that are not in the training data.")

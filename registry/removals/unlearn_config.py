@@ -62,6 +62,14 @@ class SnapshotUse(StrEnum):
     NEVER = "never"
 
 
+class NothingToForget(StrEnum):
+    """What follows where the model says of the removed samples what one who never saw them would."""
+
+    RECORD = "record"
+    UPDATE = "update"
+    RETRAIN = "retrain"
+
+
 class Privacy(BaseModel):
     """A privacy target: what noise is added for, over all removals since the model was trained."""
 
@@ -90,6 +98,12 @@ class UnlearnConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    nothing_to_forget: NothingToForget = Field(
+        NothingToForget.RECORD,
+        description="What follows where the model already says of the removed samples what one who never saw them "
+        "would. 'record': a version with the same weights is registered, marked as such; 'update': the update is "
+        "judged and registered all the same; 'retrain': the recipe is run again without them.",
+    )
     selection: BlockSetting = Field(
         AUTO,
         description="Parameters to update. 'full': all. 'l_foci': the Markov blanket, the union of what L-FOCI selects "
