@@ -8,9 +8,71 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
+from torch import Tensor
+
+from oubli.components.gate.acceptance import AcceptanceStatistics
 from oubli.components.gate.capacity import CapacityStatement, measured_gamma
-from oubli.components.measures.evaluation import Evaluation
+from oubli.components.measures.evaluation import Figures
+from oubli.components.measures.paired import Paired, paired
+
+
+class Step(StrEnum):
+    """How an update was made: what helps where it is refused depends on that."""
+
+    NEWTON = "newton"
+    SNAPSHOT = "newton, from a snapshot"
+    MATCHING = "matching"
+
+
+class Beside(StrEnum):
+    """The model that an update's utility is compared with."""
+
+    PARENT = "the parent"
+    TRAINED = "the trained model"
+    RETRAINED = "the retrained model"
+
+
+@dataclass(frozen=True)
+class Utility:
+    """The updated model beside another on the same test samples.
+
+    Attributes:
+        beside: The other.
+        figure: Accuracy, the other's first; the loss where there is none.
+        by_loss: Whether it is the loss.
+        left_out: Test samples that do not count: those of classes and subjects that are removed, on which retraining
+            loses as much.
+    """
+
+    beside: Beside
+    figure: Paired
+    by_loss: bool
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, beside: Beside, other: Figures, updated: Figures, counted: Tensor | None = None) -> Utility | None:
+        """From figures on the same k samples.
+
+        Args:
+            beside: What the other is.
+            other: Its figures.
+            updated: The updated model's.
+            counted: (k,) bool, the samples that count; None for all.
+
+        Returns:
+            None where no sample counts.
+        """
+        left_out = 0
+        if counted is not None:
+            left_out = int((~counted).sum())
+            other, updated = other.select(counted), updated.select(counted)
+        if len(updated.losses) == 0:
+            return None
+        if other.correct is None or updated.correct is None:
+            return cls(beside, paired(other.losses, updated.losses), True, left_out)
+        return cls(beside, paired(other.correct, updated.correct), False, left_out)
 
 
 @dataclass(frozen=True)
@@ -21,35 +83,30 @@ class MembershipEvidence:
         before: of the removed samples, by the weights before the update.
         after: of the removed samples, by the weights after it.
         retained: of the retained samples, by the weights before.
+        retrained: of the removed samples, by the retrained model; None where there is none.
+        error: the standard deviation of an area that says nothing.
     """
 
     before: float
     after: float
     retained: float
-
-    @property
-    def expected(self) -> float:
-        """The area for the removed samples that a model which never saw them would have, estimated without one.
-
-        Training made its samples recognisable by `retained` over chance. The removed samples should lose that much, and
-        keep what makes them recognisable for being easy or hard.
-        """
-        return self.before - (self.retained - 0.5)
+    retrained: float | None = None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
 class UpdateEvidence:
-    """What was measured on an update that was made; None where a figure was not measured.
+    """What was measured on an update that was made; None, or empty, where a figure was not measured.
 
     Attributes:
         convex: the loss is convex in the trained parameters.
         weights_finite: all updated weights are finite.
-        test_before: the parent on the test set.
-        test_after: the updated model on the test set.
         gradient_before: ||grad F_R|| at the weights before the update.
         gradient_after: ||grad F_R|| at the weights after it.
-        test_original: the model that was trained, on the test set, where the parent came from it by removals; for the
-            first removal, `test_before`.
+        step: how the update was made.
+        utility: the updated model on test samples, beside the parent, beside the trained model that the parent came
+            from by removals, beside the retrained one.
+        acceptance: a network beside models that never saw the removed samples.
         model_gradient: ||grad F_S|| at the weights before the update, S being all samples that they were trained on,
             the removed ones included.
         removal_gradient: (1/(n-m)) ||sum over the removed of (grad loss + l2 w)||, at the same weights.
@@ -58,21 +115,23 @@ class UpdateEvidence:
         membership: how well the removed and the retained samples can be distinguished from test samples.
         capacity: the accountant's statement, this removal included.
         l2: the coefficient of F's l2 term, which must cover all trained parameters.
+        weight_norm: ||w-||.
     """
 
     convex: bool
     weights_finite: bool
-    test_before: Evaluation
-    test_after: Evaluation
     gradient_before: float
     gradient_after: float
-    test_original: Evaluation | None = None
+    step: Step = Step.NEWTON
+    utility: tuple[Utility, ...] = ()
+    acceptance: AcceptanceStatistics | None = None
     model_gradient: float | None = None
     removal_gradient: float | None = None
     class_shares: Mapping[int, float] | None = None
     membership: MembershipEvidence | None = None
     capacity: CapacityStatement | None = None
     l2: float | None = None
+    weight_norm: float | None = None
 
     @property
     def distance_bound(self) -> float | None:
@@ -84,6 +143,28 @@ class UpdateEvidence:
         if not self.convex or not self.l2:
             return None
         return measured_gamma(self.gradient_after, self.l2) if math.isfinite(self.gradient_after) else None
+
+    @property
+    def relative_bound(self) -> float | None:
+        """`distance_bound` in units of the weights' norm; None where either is not known."""
+        if self.distance_bound is None or not self.weight_norm:
+            return None
+        return self.distance_bound / self.weight_norm
+
+    @property
+    def compared(self) -> tuple[Utility, ...]:
+        """The comparisons that decide: with the retrained model where there is one, else all that differ."""
+        beside_retrained = tuple(one for one in self.utility if one.beside is Beside.RETRAINED)
+        if beside_retrained:
+            return beside_retrained
+        parent = [one.figure for one in self.utility if one.beside is Beside.PARENT]
+        # At the first removal, the parent is the trained model.
+        return tuple(one for one in self.utility if one.beside is Beside.PARENT or one.figure not in parent)
+
+    def equals_retraining(self, distance: float) -> bool:
+        """Whether the weights are, by proof, within a share of their norm of the retrained ones, and without noise."""
+        noisy = self.capacity is not None and self.capacity.noise > 0
+        return not noisy and self.relative_bound is not None and self.relative_bound <= distance
 
 
 @dataclass(frozen=True)
@@ -105,6 +186,7 @@ class UnsolvedEvidence:
     """The update could not be computed to its tolerance, or from finite numbers, as `finding` says with its figures."""
 
     finding: str
+    step: Step = Step.NEWTON
 
 
 GateEvidence = UpdateEvidence | IndefiniteEvidence | UnsolvedEvidence | EmptyBlockEvidence

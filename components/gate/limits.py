@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.removal.damping import GRADIENT_RISE
 
 
 def _limit(default: float, description: str, **bounds: float) -> Any:
@@ -21,53 +20,65 @@ def _limit(default: float, description: str, **bounds: float) -> Any:
 
 
 @dataclass(frozen=True)
-class GateLimits:
-    """The limits that an update is judged by.
-
-    `accuracy_drop` and `loss_rise` hold against the parent and, over a chain of removals, against the model that was
-    trained.
+class AcceptanceLimits:
+    """The limits that a removal from a network is accepted by, from the statistics of `acceptance`.
 
     Raises:
         ConfigurationError: a limit is not finite, or outside its bounds.
     """
 
     accuracy_drop: float = _limit(
-        0.01, "Refuse where test accuracy falls by more than this fraction (0.01 = one point).", ge=0, le=1
+        0.01,
+        "Refuse where accuracy surely falls by more than this fraction (0.01 = one point): where the lower end of its "
+        "95 % interval does.",
+        ge=0,
+        le=1,
     )
-    loss_rise: float = _limit(
-        0.05, "For a regression model: refuse where test loss rises by more than this fraction.", ge=0
-    )
-    gradient_floor: float = _limit(
-        1e-6, "Gradient norms up to this count as zero, so that rounding at a minimum is no rise.", ge=0
-    )
-    gradient_rise: float = _limit(
-        GRADIENT_RISE,
-        "For a network: refuse where the retained gradient norm rises by more than this fraction. That of a convex "
-        "model may not rise.",
+    excess_divergence: float = _limit(
+        0.3,
+        "For a network: refuse where it disagrees with one who never saw the removed samples more on them than on "
+        "held-out samples that are as hard, by more than this many of their standard deviations.",
         ge=0,
     )
-    gradient_ratio: float = _limit(
-        10.0,
-        "Refuse where the model's own gradient exceeds this many times that of the removal: it was never trained to a "
-        "minimum, and the step would go on training instead of forgetting.",
+    excess_rank: float = _limit(
+        0.1,
+        "For a network: refuse where its margins on the removed samples rank higher among those of held-out samples "
+        "that are as hard than the middle, by more than this share.",
+        ge=0,
+        le=0.5,
+    )
+    excess_as_labelled: float = _limit(
+        0.1,
+        "For a network: refuse where it predicts more of the removed samples as labelled than one who never saw them, "
+        "by more than this share beyond what it does on held-out samples.",
+        ge=0,
+        le=1,
+    )
+    memory_left: float = _limit(
+        0.7,
+        "For a network: of few removed samples each of these three may be larger by chance, but by no more than this "
+        "share of what it was before the removal.",
+        ge=0,
+        le=1,
+    )
+    pushed_away: float = _limit(
+        0.3,
+        "For a network: refuse where the removed samples' margins rank lower among those of all pairs of a held-out "
+        "sample and a class than under one who never saw them, by more than this share.",
+        ge=0,
+        le=1,
+    )
+    overshoot: float = _limit(
+        2.5,
+        "For a network: refuse where the loss on the removed samples is more than this many times the loss, on them "
+        "and on held-out samples together, of one who never saw them.",
         gt=0,
     )
-    convex_gradient_fraction: float = _limit(
-        1e-2, "For a convex model: refuse where more than this share of the retained gradient is left.", gt=0, le=1
-    )
-    class_share: float = _limit(
-        0.25,
-        "For a network: refuse where the removals since training take more than this share of a class.",
-        ge=0,
-        le=1,
-    )
-    membership_left: float = _limit(
-        0.05,
-        "For a network: refuse where membership inference still tells the removed samples from test samples better "
-        "than chance, and better than is expected of a model that never saw them by more than this area under the "
-        "curve.",
-        ge=0,
-        le=1,
+    drift: float = _limit(
+        1.5,
+        "For a network: refuse where it disagrees on held-out samples with one who never saw the removed ones more "
+        "than this many times as much as before the removal.",
+        gt=0,
     )
 
     def __post_init__(self) -> None:
@@ -79,6 +90,47 @@ class GateLimits:
                     f"Gate limit {limit.name} is {value}; it must be finite, {_range(bounds)}.",
                     remedy=f"Leave it out for the default, {limit.default}.",
                 )
+
+
+@dataclass(frozen=True)
+class GateLimits(AcceptanceLimits):
+    """The limits that an update is judged by, beside those of acceptance.
+
+    `accuracy_drop` and `loss_rise` hold against the retrained model where there is one; else against the parent and,
+    over a chain of removals, against the model that was trained.
+    """
+
+    loss_rise: float = _limit(
+        0.05,
+        "For a regression model: refuse where test loss surely rises by more than this fraction, as for accuracy.",
+        ge=0,
+    )
+    class_gone: float = _limit(
+        0.5,
+        "Judge accuracy without the test rows of a class or subject of which at least this share of the training "
+        "samples is removed: on those retraining loses as much.",
+        gt=0,
+        le=1,
+    )
+    distance: float = _limit(
+        1e-3,
+        "For a convex model: refuse where the bound on the distance to the retrained weights exceeds this share of "
+        "their norm. Within it, accuracy is no reason to refuse: retraining would lose the same.",
+        gt=0,
+    )
+    convex_gradient_fraction: float = _limit(
+        1e-2, "For a convex model: refuse where more than this share of the retained gradient is left.", gt=0, le=1
+    )
+    gradient_floor: float = _limit(
+        1e-6, "Gradient norms up to this count as zero: rounding leaves as much at a minimum.", ge=0
+    )
+    membership_off: float = _limit(
+        0.1,
+        "For a network beside a retrained one: refuse where membership inference recognises the removed samples better "
+        "than on the retrained model by more than this area under the curve.",
+        ge=0,
+        le=1,
+    )
 
 
 def _range(bounds: Mapping[str, Any]) -> str:

@@ -2,93 +2,122 @@
 
 Axes: n training samples, m of them removed, C classes.
 
-A rule whose figure was not measured is skipped, and named: nobody is told that more was checked than was.
+A convex update is judged by how far it may be from retraining, a network by models that never saw the removed samples
+(`acceptance_rules`). A rule whose figure was not measured is skipped, and named: nobody is told that more was checked
+than was. Of a network, the retained gradient, the share of a class and membership inference alone are evidence that no
+rule looks at: they do not tell a model that forgot from one that did not.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from enum import StrEnum
 
-from oubli.components.gate.evidence import UpdateEvidence
+from oubli.components.gate.acceptance_rules import Acceptance, AcceptanceRule, Broken, accept
+from oubli.components.gate.evidence import Beside, UpdateEvidence, Utility
 from oubli.components.gate.limits import GateLimits
-from oubli.components.measures.evaluation import Evaluation
+from oubli.components.gate.refusals import Refusal, RefusalCode, refusal
 
-REMEDY = "Retrain the model without the removed samples."
+ROUNDING = 1e-6
+"""Within this share of the weights' norm, two sets of weights are one: float32 keeps no more of a sum over samples."""
 
-
-class RefusalCode(StrEnum):
-    """Which rule refused."""
-
-    TEST_ACCURACY_FELL = "test_accuracy_fell"
-    TEST_LOSS_ROSE = "test_loss_rose"
-    ACCURACY_FELL_SINCE_TRAINING = "accuracy_fell_since_training"
-    LOSS_ROSE_SINCE_TRAINING = "loss_rose_since_training"
-    RETAINED_GRADIENT_ROSE = "retained_gradient_rose"
-    RETAINED_GRADIENT_REMAINS = "retained_gradient_remains"
-    MODEL_NOT_AT_MINIMUM = "model_not_at_minimum"
-    CLASS_SHARE = "class_share"
-    STILL_RECOGNISED = "still_recognised"
-    CAPACITY_SPENT = "capacity_spent"
-    CURVATURE_INDEFINITE = "curvature_indefinite"
-    NOTHING_SELECTED = "nothing_selected"
-    NOT_SOLVED = "not_solved"
-    NOT_FINITE = "not_finite"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One reason: the rule, and a sentence with what was measured, the limit, and what to do."""
-
-    code: RefusalCode
-    sentence: str
-
-
-def refusal(code: RefusalCode, sentence: str) -> Refusal:
-    """The reason with its remedy."""
-    return Refusal(code, f"{sentence} {REMEDY}")
+_FOUND = {
+    AcceptanceRule.DISAGREES: (
+        RefusalCode.DISAGREES,
+        "It disagrees with one who never saw the removed samples more on them than on held-out samples that are as "
+        "hard: by {found:.2f} of their standard deviations; at most {limit:.2f} is allowed.",
+    ),
+    AcceptanceRule.TOO_SURE: (
+        RefusalCode.TOO_SURE,
+        "It is surer of the removed samples' labels than of those of held-out samples that are as hard: their margins "
+        "rank {found:.2f} above the middle; at most {limit:.2f} is allowed.",
+    ),
+    AcceptanceRule.KNOWS_LABELS: (
+        RefusalCode.KNOWS_LABELS,
+        "It predicts more of the removed samples as labelled than one who never saw them: {found:.1%} more than on "
+        "held-out samples; at most {limit:.1%} is allowed.",
+    ),
+    AcceptanceRule.PUSHED_AWAY: (
+        RefusalCode.PUSHED_AWAY,
+        "It was pushed away from the removed samples' labels: their margins rank at {found:.2f} among all pairs of a "
+        "held-out sample and a class; at least {limit:.2f} is allowed.",
+    ),
+    AcceptanceRule.OVERSHOT: (
+        RefusalCode.OVERSHOT,
+        "It overshot: its loss on the removed samples is {found:.3g}, far above that of one who never saw them; at "
+        "most {limit:.3g} is allowed.",
+    ),
+    AcceptanceRule.DRIFTED: (
+        RefusalCode.DRIFTED,
+        "It drifted where nothing was removed: on held-out samples it disagrees with one who never saw the removed "
+        "ones {found:.2f} times as much as before; at most {limit:.2f} times is allowed.",
+    ),
+    AcceptanceRule.ACCURACY_FELL: (
+        RefusalCode.HELD_OUT_ACCURACY_FELL,
+        "Accuracy on the held-out samples fell by at least {found:.4f}, at a confidence of 95 %; the limit is "
+        "{limit:.4f}.",
+    ),
+}
+"""What each rule of acceptance says where it refuses."""
 
 
 def broken_rules(evidence: UpdateEvidence, limits: GateLimits) -> tuple[Refusal, ...]:
     """Every rule that the update breaks, among those whose figures were measured."""
     # Figures that are not finite would pass every comparison below, or fail it for the wrong reason.
-    return tuple(_not_finite(evidence)) or (
-        *_utility(evidence, limits),
-        *_utility_since_training(evidence, limits),
-        *_gradient(evidence, limits),
-        *_minimum(evidence, limits),
-        *_class_share(evidence, limits),
-        *_membership(evidence, limits),
-        *_capacity(evidence),
-    )
+    if broken := _not_finite(evidence):
+        return tuple(broken)
+    own = _distance(evidence, limits) if evidence.convex else _network(evidence, limits)
+    return (*_utility(evidence, limits), *own, *_capacity(evidence))
+
+
+def acceptance_of(evidence: UpdateEvidence, limits: GateLimits) -> Acceptance | None:
+    """What models that never saw the removed samples say of a network; None where none was asked."""
+    if evidence.convex or evidence.acceptance is None:
+        return None
+    return accept(evidence.acceptance, limits)
 
 
 def rules_not_checked(evidence: UpdateEvidence) -> tuple[str, ...]:
     """The rules that were skipped, each as the figure that was not measured for it."""
+    beside = {one.beside for one in evidence.utility}
+    chain = Beside.TRAINED in beside or Beside.RETRAINED in beside
+    bound = not evidence.convex or evidence.relative_bound is not None
     measured = {
-        "Utility since training: the trained model's test figures were not given.": evidence.test_original is not None,
-        "Model at a minimum: its gradient or the removal's was not measured.": (
-            evidence.model_gradient is not None and evidence.removal_gradient is not None
+        "Utility: no test sample was compared.": bool(evidence.utility),
+        "Utility since training: the trained model was not compared.": chain or not evidence.utility,
+        "Distance from retraining: l2 is 0, or the weights' norm was not given.": bound,
+        "Acceptance: the model was not compared with models that never saw the removed samples.": (
+            evidence.convex or evidence.acceptance is not None
         ),
-        "Share of a class: the removed samples' classes were not counted.": (
-            evidence.convex or evidence.class_shares is not None
-        ),
-        "Membership of the removed samples: it was not measured.": evidence.convex or evidence.membership is not None,
         "Deletion capacity: no account was kept.": evidence.capacity is not None,
     }
     return tuple(sentence for sentence, given in measured.items() if not given)
 
 
+def remarks(evidence: UpdateEvidence, limits: GateLimits) -> tuple[str, ...]:
+    """What a reader of the verdict should know beside the reasons."""
+    found = []
+    left_out = max((one.left_out for one in evidence.compared), default=0)
+    if left_out:
+        found.append(
+            f"{left_out} test samples of classes or subjects that are removed were left out of the comparison of "
+            f"accuracy: retraining loses as much on them."
+        )
+    if evidence.equals_retraining(limits.distance):
+        found.append(
+            f"The weights equal those of retraining to {evidence.relative_bound:.2g} of their norm, by proof: accuracy "
+            "was no reason to refuse."
+        )
+    return tuple(found)
+
+
 def _not_finite(evidence: UpdateEvidence) -> list[Refusal]:
     figures = {
-        "test loss before": evidence.test_before.loss,
-        "test loss after": evidence.test_after.loss,
         "retained gradient norm before": evidence.gradient_before,
         "retained gradient norm after": evidence.gradient_after,
-        "trained model's test loss": None if evidence.test_original is None else evidence.test_original.loss,
         "model gradient norm": evidence.model_gradient,
         "removal gradient norm": evidence.removal_gradient,
+        **{f"test figure of {one.beside}": one.figure.first for one in evidence.utility},
+        "test figure after": evidence.utility[0].figure.second if evidence.utility else None,
     }
     broken = [
         f"the {name} is {value}" for name, value in figures.items() if value is not None and not math.isfinite(value)
@@ -97,111 +126,101 @@ def _not_finite(evidence: UpdateEvidence) -> list[Refusal]:
         broken.insert(0, "some updated weights are NaN or infinite")
     if not broken:
         return []
-    return [refusal(RefusalCode.NOT_FINITE, f"Not finite where only finite numbers pass: {', '.join(broken)}.")]
+    finding = f"Not finite where only finite numbers pass: {', '.join(broken)}."
+    return [refusal(RefusalCode.NOT_FINITE, finding, evidence.step)]
 
 
 def _utility(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    codes = (RefusalCode.TEST_ACCURACY_FELL, RefusalCode.TEST_LOSS_ROSE)
-    return _loss_of_utility(evidence.test_before, evidence.test_after, limits, codes, "")
-
-
-def _utility_since_training(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    """The same limits over a whole chain: it may not lose, bit by bit, what no single removal may."""
-    # For the first removal the rule above has the same figures.
-    if evidence.test_original is None or evidence.test_original == evidence.test_before:
+    """What users notice: only a fall beyond the limit that the test samples are enough to be sure of."""
+    if evidence.equals_retraining(limits.distance):
         return []
-    codes = (RefusalCode.ACCURACY_FELL_SINCE_TRAINING, RefusalCode.LOSS_ROSE_SINCE_TRAINING)
-    return _loss_of_utility(evidence.test_original, evidence.test_after, limits, codes, " since training")
+    found = (_loss_of_utility(one, evidence, limits) for one in evidence.compared)
+    return [reason for reason in found if reason is not None]
 
 
-def _loss_of_utility(
-    before: Evaluation, after: Evaluation, limits: GateLimits, codes: tuple[RefusalCode, RefusalCode], since: str
-) -> list[Refusal]:
-    if before.accuracy is not None and after.accuracy is not None:
-        drop = before.accuracy - after.accuracy
-        # Accuracies are multiples of 1/n: a drop at the limit must not fail by the last bit of a subtraction.
-        if drop <= limits.accuracy_drop + 1e-12:
-            return []
-        sentence = (
-            f"Test accuracy fell{since} by {drop:.4f}, from {before.accuracy:.4f} to {after.accuracy:.4f}; "
-            f"the limit is {limits.accuracy_drop:.4f}."
+def _loss_of_utility(one: Utility, evidence: UpdateEvidence, limits: GateLimits) -> Refusal | None:
+    figure, chain = one.figure, one.beside is Beside.TRAINED
+    rows = f"on {figure.n} test samples" + (
+        f", {one.left_out} of removed classes or subjects left out" * bool(one.left_out)
+    )
+    if one.by_loss:
+        limit = limits.loss_rise * abs(figure.first)
+        # Written so that rounding at the limit does not refuse.
+        if figure.sure_rise <= limit + 1e-12:
+            return None
+        code = RefusalCode.LOSS_ROSE_SINCE_TRAINING if chain else RefusalCode.TEST_LOSS_ROSE
+        finding = (
+            f"Test loss is {figure.second:.4g}, that of {one.beside} {figure.first:.4g} ({rows}): it rose by at least "
+            f"{figure.sure_rise:.4g}, at a confidence of 95 %; the limit is a rise of {limits.loss_rise:.2%}."
         )
-        return [refusal(codes[0], sentence)]
-    if after.loss <= before.loss + limits.loss_rise * abs(before.loss):
-        return []
-    sentence = (
-        f"Test loss rose{since} from {before.loss:.4g} to {after.loss:.4g}; "
-        f"the limit is a rise of {limits.loss_rise:.2%}."
+        return refusal(code, finding, evidence.step)
+    if figure.sure_fall <= limits.accuracy_drop + 1e-12:
+        return None
+    code = RefusalCode.ACCURACY_FELL_SINCE_TRAINING if chain else RefusalCode.TEST_ACCURACY_FELL
+    finding = (
+        f"Test accuracy is {figure.second:.4f}, that of {one.beside} {figure.first:.4f} ({rows}): it fell by at least "
+        f"{figure.sure_fall:.4f}, at a confidence of 95 %; the limit is {limits.accuracy_drop:.4f}."
     )
-    return [refusal(codes[1], sentence)]
+    return refusal(code, finding, evidence.step)
 
 
-def _gradient(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    before, after = evidence.gradient_before, evidence.gradient_after
-    allowed = 0.0 if evidence.convex else limits.gradient_rise
-    limit = max((1 + allowed) * before, limits.gradient_floor)
-    if after > limit:
-        sentence = f"The retained gradient norm rose from {before:.3g} to {after:.3g}; the limit is {limit:.3g}."
-        return [refusal(RefusalCode.RETAINED_GRADIENT_ROSE, sentence)]
+def _distance(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    """A convex update ends at the minimiser without the samples, wherever it started from."""
+    before, after, bound = evidence.gradient_before, evidence.gradient_after, evidence.relative_bound
+    if bound is not None and bound > limits.distance and after > limits.gradient_floor:
+        finding = (
+            f"The weights may be {bound:.2g} of their norm from those of retraining; at most {limits.distance:.2g} is "
+            "allowed."
+        )
+        return [refusal(RefusalCode.FAR_FROM_RETRAINING, finding, evidence.step)]
     limit = max(limits.convex_gradient_fraction * before, limits.gradient_floor)
-    if not evidence.convex or after <= limit:
+    if after <= limit or (bound is not None and bound <= ROUNDING):
         return []
-    sentence = (
-        f"The retained gradient norm of a convex model fell only from {before:.3g} to {after:.3g}; "
-        f"at most {limit:.3g} may be left."
+    finding = (
+        f"The retained gradient norm of a convex model fell only from {before:.3g} to {after:.3g}; at most {limit:.3g} "
+        "may be left."
     )
-    return [refusal(RefusalCode.RETAINED_GRADIENT_REMAINS, sentence)]
+    return [refusal(RefusalCode.RETAINED_GRADIENT_REMAINS, finding, evidence.step)]
 
 
-def _minimum(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    """The update takes the retained gradient to be made of the removed samples alone, as it is at a minimum."""
-    model, removal = evidence.model_gradient, evidence.removal_gradient
-    if model is None or removal is None or model <= max(limits.gradient_ratio * removal, limits.gradient_floor):
-        return []
-    sentence = (
-        f"The model was not trained to a minimum: its gradient norm is {model:.3g}, that of the removal {removal:.3g}; "
-        f"the limit is {limits.gradient_ratio:g} times the removal's."
-    )
-    return [refusal(RefusalCode.MODEL_NOT_AT_MINIMUM, sentence)]
+def _network(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
+    acceptance = acceptance_of(evidence, limits)
+    areas = evidence.membership
+    recognised = None if areas is None else areas.retrained
+    if acceptance is None and recognised is None:
+        finding = "Nothing shows whether the network forgot: no model that never saw the removed samples was asked."
+        return [refusal(RefusalCode.NOT_COMPARED, finding, evidence.step)]
+    broken = [] if acceptance is None else [_unaccepted(one, evidence) for one in acceptance.broken]
+    return [*broken, *_membership(evidence, limits)]
 
 
-def _class_share(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    """One step from where a network is does not reach the network that never saw most of a class."""
-    if evidence.convex or not evidence.class_shares:
-        return []
-    label, share = max(evidence.class_shares.items(), key=lambda item: item[1])
-    if share <= limits.class_share + 1e-12:
-        return []
-    sentence = (
-        f"The removals take {share:.1%} of the training samples of class {label} from a model that is not convex; "
-        f"the limit is {limits.class_share:.1%}."
-    )
-    return [refusal(RefusalCode.CLASS_SHARE, sentence)]
+def _unaccepted(broken: Broken, evidence: UpdateEvidence) -> Refusal:
+    code, words = _FOUND[broken.rule]
+    return refusal(code, words.format(found=broken.found, limit=broken.limit), evidence.step)
 
 
 def _membership(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
-    """A network that has memorised its samples, and an update that has not undone it."""
+    """Beside a retrained model alone: what the area would be without one, nobody knows."""
     areas = evidence.membership
-    if evidence.convex or areas is None:
+    if areas is None or areas.retrained is None:
         return []
-    # Below chance nothing is recognised. Written so that a figure that is not finite does not pass.
-    if areas.after <= max(areas.expected + limits.membership_left, 0.5) + 1e-12:
+    limit = areas.retrained + limits.membership_off + areas.error
+    # Written so that a figure that is not finite does not pass.
+    if areas.after <= limit + 1e-12:
         return []
-    sentence = (
-        f"The removed samples are still recognised: membership inference tells them from test samples with an area of "
-        f"{areas.after:.3f} (before: {areas.before:.3f}); of a model that never saw them about {areas.expected:.3f} is "
-        f"expected, as it tells the retained ones with {areas.retained:.3f}; the limit is {limits.membership_left:.3f} "
-        f"more."
+    finding = (
+        f"Membership inference tells the removed samples from test samples with an area of {areas.after:.3f} (before: "
+        f"{areas.before:.3f}; on the retrained model: {areas.retrained:.3f}); at most {limit:.3f} is allowed."
     )
-    return [refusal(RefusalCode.STILL_RECOGNISED, sentence)]
+    return [refusal(RefusalCode.STILL_RECOGNISED, finding, evidence.step)]
 
 
 def _capacity(evidence: UpdateEvidence) -> list[Refusal]:
     account = evidence.capacity
     if account is None or not account.spent:
         return []
-    sentence = (
+    finding = (
         f"{account.removed} samples were removed since training; the capacity is {account.capacity}: they need noise "
         f"of {account.sigma:.3g}, and at most {account.max_noise:.3g} is allowed."
     )
-    return [refusal(RefusalCode.CAPACITY_SPENT, sentence)]
+    return [refusal(RefusalCode.CAPACITY_SPENT, finding, evidence.step)]

@@ -33,6 +33,33 @@ class Evaluation:
     accuracy: float | None
 
 
+@dataclass(frozen=True)
+class Figures:
+    """One model on each of n samples, float64 on the CPU.
+
+    Attributes:
+        losses: (n,).
+        correct: (n,) how right each prediction is, 0 to 1; None where the loss has no such notion.
+    """
+
+    losses: Tensor
+    correct: Tensor | None
+
+    @property
+    def mean(self) -> Evaluation:
+        """Over all samples; without any, of no meaning."""
+        accuracy = None if self.correct is None else float(self.correct.mean())
+        return Evaluation(len(self.losses), float(self.losses.mean()), accuracy)
+
+    def select(self, chosen: Tensor) -> Figures:
+        """Of some samples.
+
+        Args:
+            chosen: (n,) bool, or indices.
+        """
+        return Figures(self.losses[chosen], None if self.correct is None else self.correct[chosen])
+
+
 def evaluate(objective: Objective, theta: Tensor, source: SampleSource) -> Evaluation:
     """Mean loss and accuracy over a source, in one pass.
 
@@ -44,32 +71,31 @@ def evaluate(objective: Objective, theta: Tensor, source: SampleSource) -> Evalu
     Raises:
         ConfigurationError: the source is empty.
     """
-    return evaluation_and_losses(objective, theta, source)[0]
+    return figures(objective, theta, source).mean
 
 
-def evaluation_and_losses(objective: Objective, theta: Tensor, source: SampleSource) -> tuple[Evaluation, Tensor]:
-    """As `evaluate`, with the loss of each sample, from the same pass.
+def figures(objective: Objective, theta: Tensor, source: SampleSource) -> Figures:
+    """The loss, and whether the prediction is right, of each sample of a source, in one pass.
 
-    Returns:
-        The evaluation, and (n,) losses, float64 on the CPU.
+    Args:
+        objective: the module and its loss.
+        theta: (d,) weights to evaluate.
+        source: at least one sample.
+
+    Raises:
+        ConfigurationError: the source is empty.
     """
-    total, correct, has_accuracy = 0.0, 0.0, True
-    losses = []
+    losses, correct = [], []
     parameters = objective.space.unflatten(theta)
     with torch.no_grad():
         for batch in source.batches(pass_chunk(objective, source)):
             samples = objective.prepare(batch)
             outputs = objective.outputs(parameters, samples.inputs)
-            of_batch = objective.loss(outputs, samples.labels)
-            total += float(of_batch.sum(dtype=torch.float64))
-            losses.append(of_batch.to("cpu", torch.float64))
+            losses.append(objective.loss(outputs, samples.labels).to("cpu", torch.float64))
             predicted = correct_predictions(objective.kind, outputs, samples.labels)
-            if predicted is None:
-                has_accuracy = False
-            else:
-                correct += float(predicted.sum())
-    n = len(source)
-    return Evaluation(n, total / n, correct / n if has_accuracy else None), torch.cat(losses)
+            if predicted is not None:
+                correct.append(predicted.to("cpu", torch.float64))
+    return Figures(torch.cat(losses), torch.cat(correct) if correct else None)
 
 
 def retained_gradient_norm(objective: Objective, theta: Tensor, retained: SampleSource) -> float:

@@ -12,8 +12,9 @@ from torch import Tensor
 from oubli.components.errors import ConfigurationError
 from oubli.components.measures.evaluation import (
     Evaluation,
+    Figures,
     ThreeSets,
-    evaluation_and_losses,
+    figures,
     retained_gradient_norm,
 )
 from oubli.components.measures.membership import MembershipInference, membership_auc
@@ -33,6 +34,7 @@ class Measurement:
         forget_membership: membership inference, by the loss, of the removed against the test samples; None where
             either set is missing or a loss is NaN.
         retained_membership: the same of the retained samples.
+        test_figures: of each test sample, (k,); None where there are none.
     """
 
     forget: Evaluation | None
@@ -41,6 +43,7 @@ class Measurement:
     gradient_norm: float
     forget_membership: MembershipInference | None
     retained_membership: MembershipInference | None
+    test_figures: Figures | None = None
 
     @property
     def sets(self) -> ThreeSets:
@@ -97,31 +100,30 @@ def measure(
     Raises:
         ConfigurationError: `retained` is empty.
     """
-    forget, forget_losses = _passed(objective, theta, removed)
-    kept, kept_losses = evaluation_and_losses(objective, theta, retained)
-    held_out, held_out_losses = _passed(objective, theta, test)
+    forget = _passed(objective, theta, removed)
+    kept = figures(objective, theta, retained)
+    held_out = _passed(objective, theta, test)
     return Measurement(
-        forget=forget,
-        retained=kept,
-        test=held_out,
+        forget=None if forget is None else forget.mean,
+        retained=kept.mean,
+        test=None if held_out is None else held_out.mean,
         gradient_norm=retained_gradient_norm(objective, theta, retained),
-        forget_membership=_membership(forget_losses, held_out_losses),
-        retained_membership=_membership(kept_losses, held_out_losses),
+        forget_membership=_membership(forget, held_out),
+        retained_membership=_membership(kept, held_out),
+        test_figures=held_out,
     )
 
 
-def _passed(
-    objective: Objective, theta: Tensor, source: SampleSource | None
-) -> tuple[Evaluation, Tensor] | tuple[None, None]:
-    """The evaluation and the losses; nothing for a set that is missing or empty."""
-    return (None, None) if source is None or len(source) == 0 else evaluation_and_losses(objective, theta, source)
+def _passed(objective: Objective, theta: Tensor, source: SampleSource | None) -> Figures | None:
+    """The figures; nothing for a set that is missing or empty."""
+    return None if source is None or len(source) == 0 else figures(objective, theta, source)
 
 
-def _membership(members: Tensor | None, others: Tensor | None) -> MembershipInference | None:
-    """From (m,) and (k,) losses; the score of `membership_scores` is minus the loss."""
+def _membership(members: Figures | None, others: Figures | None) -> MembershipInference | None:
+    """From the losses; the score of `membership_scores` is minus the loss."""
     if members is None or others is None:
         return None
     # NaN losses cannot be ranked; they show in the evaluations.
-    if bool(members.isnan().any()) or bool(others.isnan().any()):
+    if bool(members.losses.isnan().any()) or bool(others.losses.isnan().any()):
         return None
-    return membership_auc(-members, -others)
+    return membership_auc(-members.losses, -others.losses)

@@ -18,7 +18,8 @@ RELATIVE_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Dampings to choose from where the objective is not convex, in units of the block's mean diagonal curvature.
 
 The less damping, the more is forgotten, and the sooner a network's retained samples suffer. No one value is right for
-every block and network, so the least that keeps the retained gradient near what it was is taken.
+every block and network, so the least that keeps the retained gradient near what it was is taken. A network that has
+memorised its samples has next to no mean curvature: beyond these, the same multiples of l2 are tried.
 """
 
 GRADIENT_RISE = 0.25
@@ -100,35 +101,53 @@ class Least:
         return "relative to the mean curvature"
 
     def step(self, step: NewtonStep) -> Move:
-        """The step with the least damping that the retained gradient allows, else with the largest.
+        """The step with the least damping that the retained gradient allows.
 
         Where there are neither a probe nor retained samples to read, no try can be judged, and one is made, with
         SNAPSHOT_DAMPING.
 
         Raises:
             IndefiniteCurvature: The curvature is not positive definite with the largest damping.
-            NumericalError: Its system is not solved to the tolerance with the largest damping.
+            NumericalError: No damping keeps the retained gradient near what it was, or the system is not solved to the
+                tolerance with the largest one.
             NonFiniteInput: The curvature is not finite.
         """
         scale = step.system.mean_diagonal()
         samples = step.retained if self.probe is None else self.probe
         if samples is None:
             return step.move(SNAPSHOT_DAMPING * scale)
-        limit = (1 + self.rise) * float(step.gradient.norm())
+        before = float(step.gradient.norm())
+        limit = (1 + self.rise) * before
         # The gradient of a few samples is mostly their own noise; how it changes is not.
         offset = step.gradient - objective_gradient(step.objective, step.theta, samples)
 
-        def keeps_gradient(move: Move) -> bool:
-            return float((offset + objective_gradient(step.objective, move.theta, samples)).norm()) <= limit
+        def norm_after(move: Move) -> float:
+            return float((offset + objective_gradient(step.objective, move.theta, samples)).norm())
 
-        return _least(step, [factor * scale for factor in RELATIVE_DAMPINGS], keeps_gradient)
+        dampings = _ladder(scale, step.objective.l2)
+        found = _least(step, dampings, lambda move: norm_after(move) <= limit)
+        if found is None:
+            # The largest says why: by its error, or by the gradient that it raises.
+            after = norm_after(step.move(dampings[-1]))
+            raise NumericalError(
+                f"No damping up to {dampings[-1]:.3g} keeps the retained gradient near what it was: even with that its "
+                f"norm goes from {before:.3g} to {after:.3g}, and {limit:.3g} is allowed.",
+                remedy="Give a larger damping, or remove by matching.",
+            )
+        return found
 
 
 Damping = Undamped | Fixed | Least
 """The ways to damp."""
 
 
-def _least(step: NewtonStep, dampings: Sequence[float], suffices: Callable[[Move], bool]) -> Move:
+def _ladder(scale: float, l2: float) -> list[float]:
+    """RELATIVE_DAMPINGS in units of the mean curvature and, beyond those, in units of l2; in rising order."""
+    relative = [factor * scale for factor in RELATIVE_DAMPINGS]
+    return relative + [factor * l2 for factor in RELATIVE_DAMPINGS if factor * l2 > relative[-1]]
+
+
+def _least(step: NewtonStep, dampings: Sequence[float], suffices: Callable[[Move], bool]) -> Move | None:
     """The move with the least damping that is solved and suffices, by bisection: more damping, a shorter step."""
     best: Move | None = None
     low, high, tries = 0, len(dampings), 0
@@ -147,5 +166,4 @@ def _least(step: NewtonStep, dampings: Sequence[float], suffices: Callable[[Move
             best, high = move, middle
         else:
             low = middle + 1
-    # Where none would do, the largest says why: by its error, or by the gradient that it raises.
-    return replace(step.move(dampings[-1]) if best is None else best, tries=tries)
+    return None if best is None else replace(best, tries=tries)

@@ -4,8 +4,7 @@ Axes: n samples that the model was trained on, m of them removed since, over all
 
 The *origin* of a version is the nearest ancestor, itself included, that was trained or retrained. Samples that had been
 removed before the origin was trained were never in it, and do not count. From n and m come the noise of a privacy
-target, the deletion capacity, and the shares of classes; the origin's test figures are what a chain of removals is
-held against.
+target, the deletion capacity, and the shares of classes; the origin is also what a chain of removals is held against.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from oubli.components.gate.capacity import (
 from oubli.components.gate.limits import GateLimits
 from oubli.components.gate.smoothness import Smoothness
 from oubli.components.measures.class_shares import class_shares
-from oubli.components.measures.evaluation import Evaluation
 from oubli.flows.job.data_side import DataSide
 from oubli.flows.job.facts import Made, Matched
 from oubli.flows.job.model_side import ModelSide
@@ -97,17 +95,6 @@ class Account:
         trained = torch.tensor([sample not in self.never_in_origin for sample in ids])
         removed = torch.tensor([sample in self.removed_ids for sample in ids])
         return class_shares(labels[removed], labels[trained])
-
-    def test_of_origin(self) -> Evaluation | None:
-        """The origin's test figures, as measured when it was registered; None where they cannot be found."""
-        if self.origin is None or self.origin.run_id is None:
-            return None
-        metrics = self.model.registry.client.get_run(self.origin.run_id).data.metrics
-        if Metric.TEST_LOSS not in metrics or metrics.get(Metric.TEST_SAMPLES) != len(self.data.test):
-            return None  # not measured, or on other samples
-        return Evaluation(
-            int(metrics[Metric.TEST_SAMPLES]), metrics[Metric.TEST_LOSS], metrics.get(Metric.TEST_ACCURACY)
-        )
 
     def capacity(self, parent: Tensor) -> DeletionCapacity | None:
         """The accountant of the lineage; None where no privacy target is set.

@@ -75,4 +75,4 @@ class Choices:
         """
         if self.config.damping is not None:
             return Fixed(self.config.damping)
-        return Undamped() if self.record.convex else Least(self.config.limits.gradient_rise, probe)
+        return Undamped() if self.record.convex else Least(probe=probe)

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
-from oubli.components.gate.rules import Refusal
+from oubli.components.gate.acceptance import AcceptanceStatistics
+from oubli.components.gate.refusals import Refusal
 from oubli.components.gate.verdict import Decision
 from oubli.components.removal.update import StepReport
 from oubli.registry.training.held_out import HeldOutFrom
@@ -149,7 +150,7 @@ class SurrogateFacts(_Facts):
     """A model that was trained briefly on the retained samples alone, to see what retraining would say.
 
     Attributes:
-        epochs: Passes over the retained samples.
+        epochs: Passes over the retained samples at most; of a large set, a part is enough.
         samples_seen: Samples in all its batches.
         batch_size: Samples of a batch.
         peak_rate: The highest learning rate.
@@ -171,7 +172,7 @@ class AuditFacts(_Facts):
 
     Attributes:
         auditors: How many; 0 where there was no update to judge.
-        epochs: Passes of each over the retained samples.
+        epochs: Passes of each over the retained samples at most.
         samples_seen: Samples in all their batches together.
     """
 
@@ -310,6 +311,9 @@ class ValidateFacts(_Facts):
         decision: The gate's.
         reasons: Every rule that refused, with a sentence that holds the figures.
         not_checked: The rules that were skipped, as what was not measured for them.
+        remarks: What a reader of the verdict should know beside the reasons.
+        nothing_to_forget: The parent itself says of the removed samples what one who never saw them would.
+        acceptance: What a network was judged by; None where no model that never saw the samples was asked.
         privacy: What may be said of privacy, in words.
     """
 
@@ -318,4 +322,7 @@ class ValidateFacts(_Facts):
     decision: Decision
     reasons: tuple[Refusal, ...]
     not_checked: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    nothing_to_forget: bool = False
+    acceptance: AcceptanceStatistics | None = None
     privacy: str

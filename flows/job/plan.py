@@ -15,7 +15,7 @@ from oubli.components.removal.matching import MatchingPlan
 from oubli.flows.job.costs import FORWARD_AND_BACKWARD, blanket_extent, training_passes
 from oubli.flows.job.original import MOST_RETAINED
 from oubli.flows.job.request import Request
-from oubli.flows.job.surrogates import matching_plan, surrogate_plan
+from oubli.flows.job.surrogates import matching_plan, samples_seen, surrogate_plan
 from oubli.flows.job.ways import audited, why
 from oubli.registry.models.origin import origin_of
 from oubli.registry.models.tags import Metric
@@ -141,7 +141,7 @@ def passes(way: Way, config: UnlearnConfig, how: HowTrained, sizes: Sizes, *, co
         return retraining + sizes.r + sizes.t
     both_models = 2 * (FORWARD_AND_BACKWARD * sizes.r + sizes.r + sizes.t + sizes.m)
     total = FORWARD_AND_BACKWARD * sizes.m + blanket_extent(config, sizes.m, retraining).passes + both_models
-    surrogate = training_passes(surrogate_plan(how.settings, config).epochs, sizes.r)
+    surrogate = FORWARD_AND_BACKWARD * samples_seen(surrogate_plan(how.settings, config), sizes.r)
     if audit:
         total += _AUDITORS * (surrogate + sizes.m + sizes.k) + sizes.k
     if way is Way.NEWTON:

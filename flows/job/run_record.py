@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from oubli.components.gate.error_rates import NETWORKS
 from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import (
     UPDATE_FACTS,
@@ -106,10 +108,11 @@ def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunReco
         selection=findings.blanket.selection.value,
         curvature=findings.update.curvature_words,
         damping=findings.update.damping,
+        verdict_errors=_verdict_errors(findings.validate),
         privacy=findings.validate.privacy,
     )
     evidence = {"removal_key": job.key, "stages": findings.evidence()}
-    refused = "refused " if decision is Decision.REFUSED else ""
+    refused = {Decision.REFUSED: "refused ", Decision.NOTHING_TO_FORGET: "nothing to forget, "}.get(decision, "")
     return RunRecord(
         experiment_id=model.experiment_id,
         name=f"{refused}removal from {model.parent.label}",
@@ -128,13 +131,24 @@ def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunReco
     )
 
 
-def description(job: RemovalJob, shown: RunRecord) -> str:
-    """The new version's description: its main figures beside the parent's, in Markdown."""
+def _verdict_errors(found: ValidateFacts) -> str:
+    """How often such a verdict is wrong, where auditors gave it; a retrained model makes none of these errors."""
+    asked = found.acceptance is not None and found.acceptance.witness is not None
+    return NETWORKS.sentence if asked else "none"
+
+
+def description(job: RemovalJob, shown: RunRecord, remarks: Sequence[str] = ()) -> str:
+    """The new version's description: its main figures beside the parent's, in Markdown.
+
+    Args:
+        job: The removal.
+        shown: What its run shows.
+        remarks: Of the gate.
+    """
     params, metrics = shown.params, shown.metrics
     retrained = " retrained |" if Metric.TEST_LOSS + OF_RETRAINED in metrics else ""
     lines = [
-        f"{params[Param.REMOVED]} samples removed from version {job.parent_version} without retraining "
-        f"({params[Param.REMOVED_IN_ALL]} since training).",
+        _headline(job, params),
         "",
         f"| | parent | this version |{retrained}",
         "|---|---|---|" + ("---|" if retrained else ""),
@@ -143,7 +157,22 @@ def description(job: RemovalJob, shown: RunRecord) -> str:
         cells = [metrics[name + suffix] for suffix in (OF_PARENT, "", OF_RETRAINED) if name + suffix in metrics]
         if cells:
             lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |")
-    if params[Param.PRIVACY] != "none":
-        lines += ["", params[Param.PRIVACY]]
+    for sentence in (*remarks, params[Param.PRIVACY]):
+        lines += ["", sentence] if sentence != "none" else []
     lines += ["", "A record of what was run and measured. It does not prove that nothing of the samples is left."]
     return "\n".join(lines)
+
+
+def _headline(job: RemovalJob, params: Mapping[str, str]) -> str:
+    """What the version is, in one sentence or two."""
+    if params[Param.VERDICT] == Decision.NOTHING_TO_FORGET:
+        return (
+            f"{params[Param.REMOVED]} samples removed from the record of version {job.parent_version}. Its weights are "
+            f"those of version {job.parent_version}, unchanged: there was nothing to forget, as it already says of "
+            f"these samples what a model that never saw them would ({params[Param.REMOVED_IN_ALL]} removed since "
+            "training)."
+        )
+    return (
+        f"{params[Param.REMOVED]} samples removed from version {job.parent_version} without retraining "
+        f"({params[Param.REMOVED_IN_ALL]} since training)."
+    )

@@ -44,9 +44,11 @@ def matching_plan(config: UnlearnConfig) -> MatchingPlan:
     return MatchingPlan(steps=config.matching_steps or MatchingPlan.steps)
 
 
-def batch_size(plan: SurrogatePlan) -> int:
-    """Samples of a batch of a surrogate's."""
-    return min(plan.batch_size, plan.training.batch_size)
+def samples_seen(plan: SurrogatePlan, n: int) -> int:
+    """Samples in all batches of a surrogate on n retained ones."""
+    batches = plan.batches(n)
+    passes, rest = divmod(plan.steps(n), len(batches))
+    return passes * n + sum(batches[:rest])
 
 
 @dataclass(frozen=True)

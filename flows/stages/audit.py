@@ -18,7 +18,7 @@ from oubli.components.removal.targets import calibrate
 from oubli.flows.job.facts import AUDIT_OUTPUTS, UPDATE_FACTS, AuditFacts, Made, Matched, Stage
 from oubli.flows.job.materials import Materials, in_memory
 from oubli.flows.job.original import original_held_out
-from oubli.flows.job.surrogates import BriefTraining, surrogate_plan
+from oubli.flows.job.surrogates import BriefTraining, samples_seen, surrogate_plan
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
@@ -61,7 +61,7 @@ def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = No
             seconds=time.perf_counter() - started,
             auditors=len(_AUDITORS),
             epochs=plan.epochs,
-            samples_seen=len(_AUDITORS) * plan.epochs * len(retained),
+            samples_seen=len(_AUDITORS) * samples_seen(plan, len(retained)),
         )
 
     return job.area.run(Stage.AUDIT, AuditFacts, compute, inputs=[Stage.FETCH, Stage.UPDATE])

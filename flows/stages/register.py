@@ -1,4 +1,8 @@
-"""Register: an accepted update becomes a new version and gets its alias; a refusal leaves a run with its reasons."""
+"""Register: an accepted update becomes a new version and gets its alias; a refusal leaves a run with its reasons.
+
+Where there was nothing to forget, the version that is made has the parent's weights, so that its lineage, and the ids
+that it lacks, go on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,17 @@ from oubli.registry.removals.aliases import move_alias
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.removed_ids import store_removed
+from oubli.registry.removals.unlearn_config import NothingToForget
 from oubli.registry.settings import Settings
+
+_NOTHING = (
+    "There was nothing to forget: the parent already says of these samples what a model that never saw them would. The "
+    "new version has its weights, unchanged, and lacks the samples on record."
+)
+_RETRAIN = (
+    "There was nothing to forget: the parent already says of these samples what a model that never saw them would; "
+    "nothing_to_forget is 'retrain', so that no update takes the place of a retraining."
+)
 
 
 def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
@@ -38,7 +52,7 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     close_unfinished_runs(materials.model.registry, materials.model.experiment_id, job.key)
     findings = Findings.read(job.area)
     shown = run_record(job, materials.model, findings)
-    if findings.validate.decision is Decision.ACCEPTED:
+    if _makes_version(job, findings):
         outcome = _accepted(materials, findings, shown)
     else:
         outcome = _refused(materials, findings, shown)
@@ -46,29 +60,41 @@ def register(settings: Settings, job: RemovalJob) -> RemovalOutcome:
     return outcome
 
 
+def _makes_version(job: RemovalJob, findings: Findings) -> bool:
+    """Whether there is a version to register: of the update, or of the parent's weights where nothing was to forget."""
+    if findings.validate.decision is Decision.NOTHING_TO_FORGET:
+        return job.config.nothing_to_forget is NothingToForget.RECORD
+    return findings.validate.decision is Decision.ACCEPTED
+
+
 def _accepted(materials: Materials, findings: Findings, shown: RunRecord) -> RemovalOutcome:
     job, registry = materials.job, materials.model.registry
-    version = registry.by_removal_key(job.model, job.key) or _new_version(materials, shown)
+    version = registry.by_removal_key(job.model, job.key) or _new_version(materials, findings, shown)
     advice = move_alias(registry, version, job.config.alias)
     outcome = _outcome(job, findings, Status.REGISTERED)
+    if outcome.nothing_to_forget:
+        advice = f"{_NOTHING} {advice}".rstrip()
     return outcome.model_copy(update={"version": version.version, "run_id": version.run_id, "advice": advice})
 
 
 def _refused(materials: Materials, findings: Findings, shown: RunRecord) -> RemovalOutcome:
     parent = materials.model.parent
     run_id = log_run(materials.model.registry, shown)
+    found = findings.validate
+    nothing = found.decision is Decision.NOTHING_TO_FORGET
     return _outcome(materials.job, findings, Status.REFUSED).model_copy(
         update={
             "run_id": run_id,
-            "reasons": tuple(reason.sentence for reason in findings.validate.reasons),
+            "reasons": (_RETRAIN,) if nothing else tuple(reason.sentence for reason in found.reasons),
             "advice": f"Nothing was promoted. To retrain: oubli train --from {parent.name} --removals URI",
         }
     )
 
 
-def _new_version(materials: Materials, shown: RunRecord) -> RegisteredVersion:
+def _new_version(materials: Materials, findings: Findings, shown: RunRecord) -> RegisteredVersion:
     job, model = materials.job, materials.model
-    weights = model.weights_of(Stage.UPDATE)
+    nothing = findings.validate.decision is Decision.NOTHING_TO_FORGET
+    weights = model.weights_of(Stage.FETCH if nothing else Stage.UPDATE)
     module = model.recipe.module(weights)
     return register_version(
         model.registry,
@@ -81,6 +107,7 @@ def _new_version(materials: Materials, shown: RunRecord) -> RegisteredVersion:
             tags={
                 tags.METHOD: Method.UNLEARNED.value,
                 **model.parent.child_tags(),
+                **({tags.VERDICT: findings.validate.decision.value} if nothing else {}),
                 tags.REMOVAL_KEY: job.key,
                 tags.WEIGHTS_SHA256: weights_digest(weights),
                 tags.RECORD: model.parent.tags[tags.RECORD],
@@ -88,7 +115,7 @@ def _new_version(materials: Materials, shown: RunRecord) -> RegisteredVersion:
                 **outputs_tags(materials),
                 **store_removed(job.store_root, job.key, materials.data.new_ids, materials.data.earlier),
             },
-            description=description(job, shown),
+            description=description(job, shown, findings.validate.remarks),
         ),
         shown,
     )
@@ -102,6 +129,7 @@ def _outcome(job: RemovalJob, findings: Findings, status: Status) -> RemovalOutc
         parent_version=job.parent_version,
         version=None,
         run_id=None,
+        nothing_to_forget=findings.validate.decision is Decision.NOTHING_TO_FORGET,
         removed=findings.fetch.removed,
         already_removed=findings.fetch.already_removed,
         unknown=findings.fetch.unknown,

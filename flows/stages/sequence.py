@@ -23,11 +23,12 @@ SEQUENCE = (
 def computing_stages(job: RemovalJob) -> tuple[Stage, ...]:
     """The stages between `fetch` and `register` that a removal runs, in their order.
 
-    Matching needs a surrogate; `retrain` runs on request, and `audit` where auditors can judge.
+    Matching needs a surrogate. `retrain` runs on request, and its model then judges in place of auditors.
     """
+    compared = job.config.compare_with_retraining
     runs = {
         Stage.SURROGATE: job.config.method is Way.MATCHING,
-        Stage.RETRAIN: job.config.compare_with_retraining,
-        Stage.AUDIT: job.audited,
+        Stage.RETRAIN: compared,
+        Stage.AUDIT: job.audited and not compared,
     }
     return tuple(stage for stage in SEQUENCE[1:-1] if runs.get(stage, True))

@@ -9,7 +9,7 @@ from oubli.components.errors import NumericalError
 from oubli.components.progress import Progress
 from oubli.flows.job.facts import SURROGATE, Stage, SurrogateFacts
 from oubli.flows.job.materials import Materials, in_memory
-from oubli.flows.job.surrogates import BriefTraining, batch_size, state_tensors, surrogate_plan
+from oubli.flows.job.surrogates import BriefTraining, samples_seen, state_tensors, surrogate_plan
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
@@ -36,8 +36,8 @@ def surrogate(settings: Settings, job: RemovalJob, on_progress: Progress | None 
         return SurrogateFacts(
             seconds=time.perf_counter() - started,
             epochs=plan.epochs,
-            samples_seen=plan.epochs * len(retained),
-            batch_size=batch_size(plan),
+            samples_seen=samples_seen(plan, len(retained)),
+            batch_size=max(plan.batches(len(retained))),
             peak_rate=plan.rate_factor * plan.training.peak_rate,
             settings=how.source,
             failed=failed,

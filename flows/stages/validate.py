@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from oubli.components.gate.evidence import (
-    EmptyBlockEvidence,
-    GateEvidence,
-    IndefiniteEvidence,
-    MembershipEvidence,
-    UnsolvedEvidence,
-    UpdateEvidence,
-)
-from oubli.components.gate.verdict import judge
+from oubli.components.gate.acceptance import AcceptanceStatistics
+from oubli.components.gate.evidence import UpdateEvidence
+from oubli.components.gate.verdict import Decision, judge
 from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
-from oubli.components.measures.measurement import Measurement, measure
-from oubli.components.model.objective import Objective
 from oubli.flows.job.account import capacity_metrics
+from oubli.flows.job.evidence import Models, gate_evidence
 from oubli.flows.job.facts import (
     UPDATE_FACTS,
     EmptyBlock,
     Indefinite,
-    Made,
-    Matched,
     RetrainFacts,
     Stage,
     Unsolved,
     ValidateFacts,
 )
 from oubli.flows.job.materials import Materials
+from oubli.flows.job.measured import Measured, parent, retrained, updated
 from oubli.registry.models.tags import OF_PARENT, OF_RETRAINED, Metric
 from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.unlearn_config import NothingToForget
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
-
-
-@dataclass(frozen=True)
-class _Updated:
-    """The model that an update made. theta: its weights (d,), rounded to the registered model's number format."""
-
-    measured: Measurement
-    theta: Tensor
 
 
 def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
@@ -55,125 +37,108 @@ def validate(settings: Settings, job: RemovalJob) -> StageResult[ValidateFacts]:
         materials = Materials(settings, job)
         started = time.perf_counter()
         attempt = job.area.require(Stage.UPDATE, UPDATE_FACTS).facts
-        parent = _measure(materials, materials.objective, materials.theta)
-        metrics = {
-            **parent.metrics(OF_PARENT),
-            Metric.FORGET_SAMPLES: len(materials.removed),
-            Metric.RETAINED_SAMPLES: len(materials.retained),
-            Metric.TEST_SAMPLES: len(materials.test),
-            Metric.REMOVED_SINCE_TRAINING: materials.account.removed,
-        }
-        updated = None
-        if isinstance(attempt, Made | Matched):
-            updated = _updated(materials)
-            metrics |= updated.measured.metrics()
-            evidence: GateEvidence = _update_evidence(materials, parent, attempt, updated, metrics)
-        else:
-            evidence = _no_update(attempt)
-        metrics |= _comparison(materials, updated)
-        verdict = judge(evidence, job.config.limits)
-        if verdict.distance_bound is not None:
-            metrics[Metric.DISTANCE_BOUND] = verdict.distance_bound
+        made = not isinstance(attempt, Indefinite | Unsolved | EmptyBlock)
+        models = Models(parent(materials), updated(materials) if made else None, retrained(materials))
+        evidence = gate_evidence(materials, attempt, models)
+        record = job.config.nothing_to_forget is not NothingToForget.UPDATE
+        verdict = judge(evidence, job.config.limits, record_nothing=record)
+        # Where there was nothing to forget, the new version's weights are the parent's.
+        kept = models.parent if verdict.decision is Decision.NOTHING_TO_FORGET else models.updated
         return ValidateFacts(
             seconds=time.perf_counter() - started,
-            metrics=metrics,
+            metrics={
+                **_measured(materials, models.parent, kept),
+                **(_found(evidence, kept is models.parent) if isinstance(evidence, UpdateEvidence) else {}),
+                **_comparison(materials, models.retrained, kept),
+                **({} if verdict.distance_bound is None else {Metric.DISTANCE_BOUND: verdict.distance_bound}),
+            },
             decision=verdict.decision,
             reasons=verdict.reasons,
             not_checked=verdict.not_checked,
-            privacy=_privacy(evidence),
+            remarks=verdict.remarks,
+            nothing_to_forget=verdict.nothing_to_forget,
+            acceptance=evidence.acceptance if isinstance(evidence, UpdateEvidence) else None,
+            privacy=(
+                evidence.capacity.sentence
+                if isinstance(evidence, UpdateEvidence) and evidence.capacity is not None
+                else "none"
+            ),
         )
 
-    judged = [Stage.UPDATE, Stage.RETRAIN] if job.config.compare_with_retraining else [Stage.UPDATE]
+    judged = [Stage.UPDATE]
+    judged += [Stage.RETRAIN] if job.config.compare_with_retraining else []
+    judged += [Stage.AUDIT] if job.audited else []
     return job.area.run(Stage.VALIDATE, ValidateFacts, compute, inputs=judged)
 
 
-def _updated(materials: Materials) -> _Updated:
-    module = materials.model.module_of(Stage.UPDATE)
-    theta = materials.theta_of(module)
-    # Matching moves statistics of batch normalisation, too.
-    return _Updated(_measure(materials, materials.objective_of(module), theta), theta)
+def _measured(materials: Materials, before: Measured, kept: Measured | None) -> dict[str, float]:
+    """Each model's own figures, by name."""
+    return {
+        **before.figures.metrics(OF_PARENT),
+        **({} if kept is None else kept.figures.metrics()),
+        Metric.FORGET_SAMPLES: len(materials.removed),
+        Metric.RETAINED_SAMPLES: len(materials.retained),
+        Metric.TEST_SAMPLES: len(materials.test),
+        Metric.REMOVED_SINCE_TRAINING: materials.account.removed,
+    }
 
 
-def _no_update(attempt: Indefinite | Unsolved | EmptyBlock) -> GateEvidence:
-    match attempt:
-        case Indefinite():
-            return IndefiniteEvidence(attempt.detail)
-        case Unsolved():
-            return UnsolvedEvidence(attempt.detail)
-        case EmptyBlock():
-            return EmptyBlockEvidence(candidates=attempt.candidate_slices)
+def _found(evidence: UpdateEvidence, unchanged: bool) -> dict[str, float]:
+    """What the gate was told beside the models' own figures, by name; unchanged: the parent's weights are kept."""
+    beside = evidence.acceptance
+    if beside is not None and unchanged:
+        beside = replace(beside, updated=beside.original)
+    gradients = {
+        Metric.MODEL_GRADIENT: evidence.model_gradient,
+        Metric.REMOVAL_GRADIENT: evidence.removal_gradient,
+    }
+    return {
+        **{name: value for name, value in gradients.items() if value is not None},
+        **({} if evidence.capacity is None else capacity_metrics(evidence.capacity)),
+        **({} if beside is None else _acceptance_metrics(beside)),
+    }
 
 
-def _update_evidence(
-    materials: Materials, parent: Measurement, update: Made | Matched, updated: _Updated, metrics: dict[str, float]
-) -> UpdateEvidence:
-    """What the gate judges an update by; `metrics` gets what is found on the way."""
-    account, record = materials.account, materials.model.record
-    statement = account.statement(materials.theta, update, whole=materials.block() is None)
-    newton = update if isinstance(update, Made) else None
-    if newton is not None:
-        metrics |= {Metric.MODEL_GRADIENT: newton.model_gradient, Metric.REMOVAL_GRADIENT: newton.removal_gradient}
-    if statement is not None:
-        metrics |= capacity_metrics(statement)
-    without_noise = None if newton is None else newton.gradient_without_noise
-    is_origin = account.origin is not None and account.origin.version == materials.model.parent.version
-    return UpdateEvidence(
-        convex=record.convex,
-        weights_finite=bool(torch.isfinite(updated.theta).all()),
-        test_before=parent.sets.test,
-        test_after=updated.measured.sets.test,
-        gradient_before=parent.gradient_norm,
-        # The step is judged without the noise, what is served with it.
-        gradient_after=updated.measured.gradient_norm if without_noise is None else without_noise,
-        test_original=parent.sets.test if is_origin else account.test_of_origin(),
-        model_gradient=None if newton is None else newton.model_gradient,
-        removal_gradient=None if newton is None else newton.removal_gradient,
-        class_shares=account.class_shares(),
-        membership=_membership_evidence(parent, updated.measured),
-        capacity=statement,
-        l2=record.l2,
-    )
+def _acceptance_metrics(statistics: AcceptanceStatistics) -> dict[str, float]:
+    """How parent and updated model stand beside one who never saw the removed samples, by name."""
+    metrics = {Metric.HELD_OUT_DRIFT: statistics.drift}
+    disagreement = {"": statistics.disagreement, OF_PARENT: statistics.original_disagreement}
+    for suffix, model in (("", statistics.updated), (OF_PARENT, statistics.original)):
+        figures = {
+            Metric.DISAGREEMENT: disagreement[suffix],
+            Metric.EXCESS_DIVERGENCE: model.excess_divergence,
+            Metric.FORGET_RANK: model.rank,
+            Metric.FORGET_RANK_OVER_CLASSES: model.rank_over_classes,
+            Metric.EXCESS_AS_LABELLED: statistics.excess_as_labelled(model),
+        }
+        metrics |= {f"{name}{suffix}": value for name, value in figures.items() if value is not None}
+    return metrics
 
 
-def _membership_evidence(parent: Measurement, updated: Measurement) -> MembershipEvidence | None:
-    """What the gate is told of membership inference; None where it could not be measured."""
-    before, after, retained = parent.forget_membership, updated.forget_membership, parent.retained_membership
-    if before is None or after is None or retained is None:
-        return None
-    return MembershipEvidence(before.auc, after.auc, retained.auc)
-
-
-def _privacy(evidence: GateEvidence) -> str:
-    """What the run says of privacy, in words."""
-    if not isinstance(evidence, UpdateEvidence) or evidence.capacity is None:
-        return "none"
-    return evidence.capacity.sentence
-
-
-def _comparison(materials: Materials, updated: _Updated | None) -> dict[str, float]:
+def _comparison(materials: Materials, reference: Measured | None, kept: Measured | None) -> dict[str, float]:
     """Figures of the model that was retrained for comparison, by name; empty where none was."""
     stage = materials.job.area.finished(Stage.RETRAIN, RetrainFacts)
-    if stage is None:
+    if stage is None or reference is None:
         return {}
-    # An objective of its own: retraining also made its own buffers, batch-normalisation statistics among them.
-    module = materials.model.module_of(Stage.RETRAIN)
-    objective, retrained = materials.objective_of(module), materials.theta_of(module)
-    reference = _measure(materials, objective, retrained)
-    metrics = {**reference.metrics(OF_RETRAINED), Metric.SECONDS + OF_RETRAINED: stage.facts.seconds}
-    if updated is None:
-        return metrics
-    if (closeness := tug_of_war(updated.measured.sets, reference.sets)) is not None:
+    metrics = {**reference.figures.metrics(OF_RETRAINED), Metric.SECONDS + OF_RETRAINED: stage.facts.seconds}
+    if kept is not None:
+        metrics |= _closeness(materials, kept, reference)
+    return metrics
+
+
+def _closeness(materials: Materials, own: Measured, reference: Measured) -> dict[str, float]:
+    """How near the updated model is to the retrained one, by name."""
+    metrics = {}
+    if (closeness := tug_of_war(own.figures.sets, reference.figures.sets)) is not None:
         metrics[Metric.TUG_OF_WAR] = closeness
-    divergence = prediction_divergence((materials.objective, updated.theta), (objective, retrained), materials.removed)
+    divergence = prediction_divergence(
+        (own.objective, own.theta), (reference.objective, reference.theta), materials.removed
+    )
     if divergence is not None:
         metrics[Metric.FORGET_DIVERGENCE_FROM_RETRAINED] = divergence
     if materials.model.record.convex:
         # Elsewhere two trainings end in different minima, and a distance would say nothing.
         metrics[Metric.PARAMETER_DISTANCE_TO_RETRAINED] = parameter_distance(
-            updated.theta, retrained, relative_to=materials.theta
+            own.theta, reference.theta, relative_to=materials.theta
         )
     return metrics
-
-
-def _measure(materials: Materials, objective: Objective, theta: Tensor) -> Measurement:
-    return measure(objective, theta, materials.removed, materials.retained, materials.test)

@@ -50,6 +50,8 @@ class Lineage:
     """Which parameters the update could change."""
     curvature: str = _NONE
     damping: str = _NONE
+    verdict_errors: str = _NONE
+    """How often verdicts of this kind are wrong, in words."""
     privacy: str = _NONE
     """What may be said of privacy, in words."""
 
@@ -71,6 +73,7 @@ class Lineage:
             Param.SELECTION: self.selection,
             Param.CURVATURE: self.curvature,
             Param.DAMPING: self.damping,
+            Param.VERDICT_ERRORS: self.verdict_errors,
             Param.PRIVACY: self.privacy,
             Param.DATASET_SHA256: record.dataset.sha256,
             Param.TRAINING_SAMPLES: str(record.n),

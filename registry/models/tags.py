@@ -37,16 +37,17 @@ OUTPUTS = "oubli.outputs"
 """URI of the original model's outputs on retained and held-out samples."""
 OUTPUTS_SHA256 = "oubli.outputs_sha256"
 """SHA-256 of that table."""
+ADVICE = "oubli.advice"
+"""What removals from the version can expect, as far as its registration could tell."""
 
 # Tags of a version and of its run.
 
 REMOVAL_KEY = "oubli.removal_key"
 """The digest that names the removal, or the retraining, that made the version or left the run."""
 
-# Tags of a run.
-
 VERDICT = "oubli.verdict"
-"""What the gate decided about a removal."""
+"""What the gate decided about a removal. On a version: that there was nothing to forget, and its weights are the
+parent's."""
 
 # Suffixes of a metric's name.
 
@@ -92,6 +93,19 @@ class Metric:
     """Mean loss of the test samples."""
     TEST_ACCURACY = "test_accuracy"
     """Accuracy on the test samples."""
+
+    DISAGREEMENT = "disagreement"
+    """q: divergence from the judge on removed samples over that on held-out ones, beside the witness's."""
+    EXCESS_DIVERGENCE = "excess_divergence"
+    """Divergence from the judge on removed samples above that on held-out samples as hard, in their spread."""
+    FORGET_RANK = "forget_rank"
+    """A: how the removed samples' margins rank among those of held-out samples as hard."""
+    FORGET_RANK_OVER_CLASSES = "forget_rank_over_classes"
+    """The same among all pairs of a held-out sample and a class."""
+    EXCESS_AS_LABELLED = "excess_as_labelled"
+    """Removed samples predicted as labelled beyond one who never saw them, as a share."""
+    HELD_OUT_DRIFT = "held_out_drift"
+    """Divergence from the judge on held-out samples, as a multiple of the parent's."""
 
     MODEL_GRADIENT = "model_gradient"
     """Norm of the gradient that the parent was left with by its training."""
@@ -139,6 +153,8 @@ class Param:
     """The curvature of the update."""
     DAMPING = "damping"
     """The damping of the update, in words."""
+    VERDICT_ERRORS = "verdict_errors"
+    """How often verdicts of this kind are wrong, in words."""
     PRIVACY = "privacy"
     """What may be said of privacy, in words."""
     DATASET_SHA256 = "dataset_sha256"

@@ -1,27 +1,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError, NonFiniteInput
-from oubli.components.gate.acceptance import (
-    AcceptanceLimits,
-    AcceptanceRule,
-    AcceptanceStatistics,
-    OnBoth,
-    accept,
-    acceptance_statistics,
-    margin_rank,
-)
+from oubli.components.gate.acceptance import AcceptanceStatistics, acceptance_statistics
+from oubli.components.gate.ranks import OnBoth, margin_rank
 from oubli.components.model.losses import Loss
-
-GOOD = AcceptanceStatistics(
-    disagreement=1.0, original_disagreement=3.0, left=0.2, rank=0.5, rank_over_classes=0.5, accuracy_drop=0.0
-)
 
 
 def logits(*shares: float) -> Tensor:
@@ -55,37 +43,104 @@ def test_the_statistics_by_hand():
     assert found.disagreement == pytest.approx(kl(0.5, 0.7) / (kl(0.8, 0.6) / 2) / witnessed)
     assert found.original_disagreement == pytest.approx(kl(0.5, 0.9) / (kl(0.5, 0.7) / 2) / witnessed)
     assert found.left == pytest.approx(kl(0.5, 0.7) / kl(0.5, 0.9))
+    assert found.drift == pytest.approx(kl(0.8, 0.6) / kl(0.5, 0.7))
     # Under f, u has the margin ln(.7/.3); the held-out ones 0, and -ln(.6/.4) for its second class: both are below.
-    assert found.rank == 1.0
+    assert found.updated.rank == 1.0
     # Of the four pairs (sample, class), margins 0, 0, ln(.6/.4) and its negative: all are below.
-    assert found.rank_over_classes == 1.0
-    # The original is right on the first and not on the second; f's first class is the larger in both (a tie).
-    assert found.accuracy_drop == 0.0
+    assert found.updated.rank_over_classes == 1.0
+    # All predict the first class of u: as labelled. On V f is right on the first (a tie) and not on the second.
+    assert (found.updated.as_labelled, found.updated.accuracy) == (1.0, 0.5)
+    assert found.updated.loss_removed == pytest.approx(-math.log(0.7))
+    assert found.updated.loss_held_out == pytest.approx(-(math.log(0.5) + math.log(0.4)) / 2)
+    assert (found.judge.divergence_removed, found.judge.excess_divergence) == (0.0, 0.0)
+    assert (found.removed, found.held_out, found.chance) == (1, 2, 1.0)
+
+
+def test_the_excess_divergence_by_hand():
+    """Two held-out samples are the neighbours of every one: their mean goes off, their own spread is the unit."""
+    found = statistics()
+    on_held_out = torch.tensor([0.0, kl(0.8, 0.6)], dtype=torch.float64)
+    expected = (kl(0.5, 0.7) - on_held_out.mean()) / on_held_out.std(correction=0)
+    assert found.updated.excess_divergence == pytest.approx(float(expected))
+
+
+def test_a_sample_is_held_against_those_of_which_the_judge_is_as_certain():
+    """Among forty held-out samples, thirty are uncertain, as the removed one is; ten are certain, and diverge more."""
+    uncertain, certain = (0.55,) * 30, (0.95,) * 10
+    given = {
+        "judge": both((0.55,), uncertain + certain),
+        "witness": both((0.55,), uncertain + certain),
+        "updated": both((0.8,), (0.7,) * 30 + (0.5,) * 10),
+        "original": both((0.9,), uncertain + certain),
+        "labels": OnBoth(torch.tensor([0]), torch.zeros(40, dtype=torch.int64)),
+    }
+    excess = acceptance_statistics(Loss.CROSS_ENTROPY, **given).updated.excess_divergence
+    apart = torch.tensor([kl(0.55, 0.7)] * 30 + [kl(0.95, 0.5)] * 10, dtype=torch.float64)
+    # The ten certain ones have twenty uncertain neighbours.
+    near = torch.tensor([kl(0.55, 0.7)] * 30 + [(10 * kl(0.95, 0.5) + 20 * kl(0.55, 0.7)) / 30] * 10)
+    assert excess == pytest.approx((kl(0.55, 0.8) - kl(0.55, 0.7)) / float((apart - near).std(correction=0)), rel=1e-6)
+
+
+def test_labels_known_in_excess_by_hand():
+    """f is right on both removed samples and three of four held-out ones; the auditors on none and one, and two."""
+    given = {
+        "updated": both((0.9, 0.9), (0.9, 0.9, 0.9, 0.1)),
+        "original": both((0.9, 0.1), (0.9, 0.9, 0.1, 0.1)),
+        "judge": both((0.1, 0.1), (0.9, 0.9, 0.1, 0.1)),
+        "witness": both((0.1, 0.9), (0.9, 0.2, 0.8, 0.1)),
+        "labels": OnBoth(torch.tensor([0, 0]), torch.tensor([0, 0, 0, 0])),
+    }
+    found = acceptance_statistics(Loss.CROSS_ENTROPY, **given)
+    assert found.excess_as_labelled(found.updated) == pytest.approx((1 - 0.25) - (0.75 - 0.5))
+    assert found.excess_as_labelled(found.original) == pytest.approx((0.5 - 0.25) - 0)
+    # f less the auditors' mean: 0, 1/2, 1/2, 0.
+    assert found.as_labelled_spread == pytest.approx(0.25)
+    assert found.accuracy is not None
+    assert (found.accuracy.first, found.accuracy.second) == (0.5, 0.75)
+    # Only rows that count.
+    counted = torch.tensor([False, False, True, False])
+    some = acceptance_statistics(Loss.CROSS_ENTROPY, **given, counted=counted)
+    assert some.accuracy is not None
+    assert (some.accuracy.n, some.accuracy.first, some.accuracy.second) == (1, 0.0, 1.0)
+    none = acceptance_statistics(Loss.CROSS_ENTROPY, **given, counted=torch.zeros(4, dtype=torch.bool))
+    assert none.accuracy is None
+
+
+def test_a_retrained_judge_needs_no_witness_and_is_what_accuracy_falls_from():
+    given = {
+        "updated": both((0.9,), (0.9, 0.1)),
+        "original": both((0.9,), (0.9, 0.9)),
+        "judge": both((0.1,), (0.1, 0.9)),
+        "labels": OnBoth(torch.tensor([0]), torch.tensor([0, 0])),
+    }
+    found = acceptance_statistics(Loss.CROSS_ENTROPY, witness=None, **given)
+    assert found.witness is None
+    assert found.disagreement is None
+    assert found.excess_as_labelled(found.updated) == pytest.approx((1 - 0) - (0.5 - 0.5))
+    assert found.accuracy is not None
+    assert (found.accuracy.first, found.accuracy.second) == (0.5, 0.5)
+
+
+def test_squared_errors_have_no_labels_to_know_and_rank_by_their_loss():
+    held_out = torch.tensor([[0.0], [1.0], [4.0]])
+    given = {
+        "updated": OnBoth(torch.tensor([[2.0]]), held_out + 1),
+        "original": OnBoth(torch.tensor([[3.0]]), held_out),
+        "judge": OnBoth(torch.tensor([[0.0]]), held_out + torch.tensor([[0.0], [1.0], [2.0]])),
+        "witness": OnBoth(torch.tensor([[0.5]]), held_out - 1),
+        "labels": OnBoth(torch.tensor([[2.0]]), held_out),
+    }
+    found = acceptance_statistics(Loss.MSE, **given)
+    assert (found.updated.as_labelled, found.updated.rank_over_classes, found.accuracy) == (None, None, None)
+    assert found.excess_as_labelled(found.updated) is None
+    # f's error on u is 0, below 1 on all held-out samples: it ranks highest.
+    assert (found.updated.rank, found.updated.loss_removed, found.updated.loss_held_out) == (1.0, 0.0, 1.0)
+    # In units of the original's variance on V; u: 4 s / 2; V: 1 s / 2, 0, and 1 s / 2.
+    assert found.updated.excess_divergence == pytest.approx((4 - 2 / 3) / math.sqrt(2 / 9))
 
 
 def test_the_witness_sets_the_scale():
     assert statistics(updated=both((0.6,), (0.4, 0.8))).disagreement == pytest.approx(1.0)
-
-
-def test_a_rank_by_hand():
-    judged = OnBoth(torch.tensor([0.0, 10.0]), torch.tensor([-1.0, 0.5, 2.0, 9.0, 30.0]))
-    updated = OnBoth(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0, 2.0, 3.5, -5.0]))
-    # The two nearest of the first: 0.5 and -1, margins 1 and 0 beside 1: one below, one equal, 3/4.
-    # Of the second: 9 and 2, margins 3.5 and 2 beside 3: 1/2.
-    assert margin_rank(judged, updated, 2) == pytest.approx((0.75 + 0.5) / 2)
-    # With all five: 2.5 of 5 (0 and -5 below, 1 equal), and 4 of 5.
-    assert margin_rank(judged, updated, 30) == pytest.approx((2.5 / 5 + 4 / 5) / 2)
-
-
-def test_ranks_are_those_of_a_search_through_all():
-    random = torch.Generator().manual_seed(0)
-    judged, updated = (OnBoth(torch.randn(20, generator=random), torch.randn(90, generator=random)) for _ in range(2))
-    for neighbours in (1, 7, 30, 60, 90, 200):
-        shares = []
-        for place, margin in zip(judged.removed, updated.removed, strict=True):
-            nearest = (judged.held_out - place).abs().argsort()[:neighbours]
-            shares.append(float((updated.held_out[nearest] < margin).double().mean()))
-        assert margin_rank(judged, updated, neighbours) == pytest.approx(sum(shares) / 20), neighbours
 
 
 def test_a_rank_over_classes_takes_every_class_for_the_label():
@@ -103,15 +158,8 @@ def test_a_rank_over_classes_takes_every_class_for_the_label():
         witness=both((0.5, 0.5), (0.6, 0.5, 0.5)),
         original=both((0.5, 0.5), (0.6, 0.5, 0.5)),
         labels=labels,
-        neighbours=3,
     )
-    assert found.rank_over_classes == pytest.approx(margin_rank(every["judge"], every["updated"], 3))
-
-
-def test_accuracy_on_held_out_samples_is_compared():
-    labels = OnBoth(torch.tensor([0]), torch.tensor([0, 0]))
-    found = statistics(updated=both((0.7,), (0.6, 0.4)), labels=labels)
-    assert found.accuracy_drop == pytest.approx(0.5)
+    assert found.updated.rank_over_classes == pytest.approx(margin_rank(every["judge"], every["updated"], 30))
 
 
 def test_labels_of_their_own_are_judged_as_two_classes():
@@ -135,59 +183,14 @@ def test_labels_of_their_own_are_judged_as_two_classes():
     }
     classes = OnBoth(labels.removed[:, 0].long(), labels.held_out[:, 0].long())
     other = acceptance_statistics(Loss.CROSS_ENTROPY, labels=classes, **pairs)
-    for name, value in vars(other).items():
-        assert getattr(found, name) == pytest.approx(value), name
-
-
-def test_a_good_removal_is_accepted():
-    decision = accept(GOOD)
-    assert decision.accepted
-    assert not decision.nothing_to_forget
-
-
-@pytest.mark.parametrize(
-    ("changed", "value", "rule"),
-    [
-        ("disagreement", 1.5, AcceptanceRule.DISAGREES),
-        ("left", 0.9, AcceptanceRule.NOT_FORGOTTEN),
-        ("rank", 0.81, AcceptanceRule.RANK),
-        ("rank", 0.19, AcceptanceRule.RANK),
-        ("accuracy_drop", 0.016, AcceptanceRule.ACCURACY_FELL),
-        ("disagreement", math.nan, AcceptanceRule.DISAGREES),
-        ("rank", math.nan, AcceptanceRule.RANK),
-    ],
-)
-def test_each_rule_refuses_by_itself(changed, value, rule):
-    assert accept(replace(GOOD, **{changed: value})).broken == (rule,)
-
-
-@pytest.mark.parametrize(
-    ("changed", "value"),
-    [("disagreement", 1.4), ("left", 0.85), ("rank", 0.2), ("rank", 0.8), ("accuracy_drop", 0.015)],
-)
-def test_a_limit_itself_is_allowed(changed, value):
-    assert accept(replace(GOOD, **{changed: value})).accepted
-
-
-def test_where_the_original_passes_there_was_nothing_to_forget():
-    decision = accept(replace(GOOD, original_disagreement=1.2, left=1.0))
-    assert decision.accepted
-    assert decision.nothing_to_forget
-    # The other rules hold as ever.
-    assert accept(replace(GOOD, original_disagreement=1.2, rank=0.9)).broken == (AcceptanceRule.RANK,)
-
-
-def test_limits_are_a_value():
-    assert accept(replace(GOOD, rank=0.9), AcceptanceLimits(greatest_rank=0.95)).accepted
-    with pytest.raises(ConfigurationError, match="finite"):
-        AcceptanceLimits(left=math.nan)
+    for name in ("updated", "original", "judge", "witness"):
+        for figure, value in vars(getattr(other, name)).items():
+            assert getattr(getattr(found, name), figure) == pytest.approx(value), (name, figure)
+    assert found.as_labelled_spread == pytest.approx(other.as_labelled_spread)
+    assert found.accuracy == other.accuracy
 
 
 def test_what_cannot_be_judged_is_refused():
-    with pytest.raises(ConfigurationError, match="'mse' has no predictive distribution"):
-        acceptance_statistics(
-            Loss.MSE, **dict.fromkeys(("updated", "original", "judge", "witness", "labels"), both((0.5,), (0.5,)))
-        )
     with pytest.raises(ConfigurationError, match="2 removed and 2 held-out"):
         statistics(witness=both((0.5, 0.5), (0.5, 0.5)))
     with pytest.raises(NonFiniteInput):

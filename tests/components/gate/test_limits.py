@@ -18,7 +18,7 @@ def test_limits_must_be_usable(name, value):
         GateLimits(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("accuracy_drop", 1.1), ("class_share", 1.1), ("gradient_ratio", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("accuracy_drop", 1.1), ("class_gone", 1.1), ("distance", 0.0)])
 def test_limits_stay_within_their_bounds(name: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"Gate limit {name}"):
         GateLimits(**{name: value})
@@ -35,16 +35,16 @@ def test_pydantic_reads_the_descriptions_and_bounds() -> None:
     for limit in fields(GateLimits):
         assert described[limit.name]["description"] == limit.metadata["description"]
         assert described[limit.name]["default"] == limit.default
-    assert (described["class_share"]["minimum"], described["class_share"]["maximum"]) == (0, 1)
-    assert described["gradient_ratio"]["exclusiveMinimum"] == 0
+    assert (described["membership_off"]["minimum"], described["membership_off"]["maximum"]) == (0, 1)
+    assert described["distance"]["exclusiveMinimum"] == 0
 
 
-@pytest.mark.parametrize("limits", [{"class_share": 1.1}, {"gradient_ratio": 0}, {"loss_rise": math.nan}])
+@pytest.mark.parametrize("limits", [{"class_gone": 1.1}, {"distance": 0}, {"loss_rise": math.nan}])
 def test_pydantic_enforces_the_bounds(limits: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(limits))):
         Nesting(limits=limits)
 
 
 def test_limits_survive_json() -> None:
-    nesting = Nesting(limits=GateLimits(class_share=0.5))
+    nesting = Nesting(limits=GateLimits(class_gone=0.9))
     assert Nesting.model_validate_json(nesting.model_dump_json()) == nesting

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from oubli.components.curvature.gauss_newton import GaussNewton
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
 from oubli.components.model.gradients import RemovedGradient, objective_gradient
-from oubli.components.model.losses import mse
+from oubli.components.model.losses import cross_entropy, mse
 from oubli.components.model.objective import Objective
 from oubli.components.model.restriction import Restriction
+from oubli.components.model.samples import Samples
 from oubli.components.removal.damping import RELATIVE_DAMPINGS, Damping, Fixed, Least, Undamped
 from oubli.components.removal.newton import NewtonPlan, newton_removal
 from oubli.components.removal.update import StepReport
@@ -40,17 +41,55 @@ def test_the_least_damping_that_keeps_the_retained_gradient_is_taken(network_obj
     assert chosen.tries <= 4
 
 
-def test_the_largest_damping_is_taken_where_every_one_raises_the_gradient(targets):
+def test_where_every_damping_raises_the_gradient_none_is_taken(targets):
     """At a minimiser of the retained samples every step raises their gradient."""
     retained, removed = split(targets, 5)
     theta = least_squares(retained)
     objective = Objective(nn.Linear(4, 2), mse, L2)
     given = RemovedGradient.of(objective, theta, removed)
-    (report,) = newton_removal(objective, theta, retained, given, NewtonPlan(1, Least(), convex=False)).steps
-    restriction = Restriction(objective, theta, None)
-    largest = RELATIVE_DAMPINGS[-1] * float(GaussNewton(restriction, retained).dense().diagonal().mean())
-    assert report.damping == pytest.approx(largest)
-    assert report.gradient_after > report.gradient_before
+    with pytest.raises(NumericalError, match=r"No damping up to .* keeps .* norm goes from .* is allowed"):
+        newton_removal(objective, theta, retained, given, NewtonPlan(1, Least(), convex=False))
+
+
+def memorised(l2: float) -> tuple[Objective, Samples, RemovedGradient]:
+    """A classifier that is sure of all it retains, with next to no curvature, and wrong on what is removed."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    inputs[:, 0] = torch.where(inputs[:, 0] > 0, 1.0, -1.0)
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[-12.0, 0.0, 0.0], [12.0, 0.0, 0.0]]))
+        module.bias.zero_()
+    objective = Objective(module, cross_entropy, l2)
+    retained = Samples(inputs, (inputs[:, 0] > 0).long())
+    removed = Samples(inputs[:1], 1 - retained.labels[:1])
+    return objective, retained, RemovedGradient.of(objective, objective.theta(), removed)
+
+
+def test_where_there_is_next_to_no_curvature_dampings_reach_beyond_l2():
+    l2 = 1e-2
+    objective, retained, given = memorised(l2)
+    theta = objective.theta()
+    mean = GaussNewton(Restriction(objective, theta, None), retained).mean_diagonal()
+    assert RELATIVE_DAMPINGS[-1] * mean < 1e-3 * l2
+
+    def after(damping: Damping) -> StepReport:
+        return newton_removal(objective, theta, retained, given, NewtonPlan(1, damping, convex=False)).steps[0]
+
+    chosen = after(Least())
+    ladder = [factor * l2 for factor in RELATIVE_DAMPINGS]
+    keeps = [one.gradient_after <= 1.25 * one.gradient_before for one in map(after, map(Fixed, ladder))]
+    assert chosen.damping == pytest.approx(ladder[keeps.index(True)])
+    # The largest multiple of the mean curvature ruins it.
+    ruined = after(Fixed(RELATIVE_DAMPINGS[-1] * mean))
+    assert ruined.gradient_after > 1.25 * ruined.gradient_before
+
+
+def test_a_ladder_that_does_not_reach_far_enough_is_reported_and_nothing_applied():
+    objective, retained, given = memorised(1e-9)
+    with pytest.raises(NumericalError, match="No damping up to 1e-07 keeps the retained gradient near") as caught:
+        newton_removal(objective, objective.theta(), retained, given, NewtonPlan(1, Least(), convex=False))
+    assert "matching" in caught.value.remedy
 
 
 def test_a_few_samples_judge_a_damping_by_how_their_gradient_changes(network_objective, images):
