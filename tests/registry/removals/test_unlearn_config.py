@@ -12,11 +12,12 @@ from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
-from oubli.registry.removals.unlearn_config import Order, Privacy, SnapshotUse, UnlearnConfig
+from oubli.registry.removals.unlearn_config import NothingToForget, Order, Privacy, SnapshotUse, UnlearnConfig
 
 # For every field of the configuration, a value that is not its default.
 OTHER: dict[str, Any] = {
     "selection": BlockChoice.FULL,
+    "nothing_to_forget": NothingToForget.UPDATE,
     "block_size": 100,
     "perturbations": 999,
     "perturbation_sigma": 0.2,
