@@ -31,9 +31,8 @@ def unlearn(
         Path | None,
         typer.Option(
             help="TOML file with further settings (README.md, 'Settings'). Its table [limits] sets when to refuse: "
-            "accuracy_drop, loss_rise, class_gone, distance, convex_gradient_fraction, gradient_floor, "
-            "excess_divergence, excess_rank, excess_as_labelled, memory_left, pushed_away, overshoot, drift, "
-            "membership_off.",
+            "accuracy_drop, loss_rise, class_gone, distance, convex_gradient_fraction, gradient_floor, drift, "
+            "overshoot, excess_divergence, excess_rank, excess_as_labelled, memory_left, pushed_away, membership_off.",
             show_default=False,
         ),
     ] = None,

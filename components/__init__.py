@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from oubli.components.blocks.union import UnionRule
     from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
     from oubli.components.curvature.snapshots.taking import take_snapshot
-    from oubli.components.gate.evidence import UpdateEvidence
+    from oubli.components.gate.evidence import Beside, UpdateEvidence, Utility
     from oubli.components.gate.limits import GateLimits
     from oubli.components.gate.verdict import judge
     from oubli.components.lfoci.codec import codec, l_codec
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from oubli.components.removal.newton import NewtonPlan, newton_removal
 
 __all__ = [
+    "Beside",
     "BlanketPlan",
     "BlockChoice",
     "CurvatureKind",
@@ -51,6 +52,7 @@ __all__ = [
     "Undamped",
     "UnionRule",
     "UpdateEvidence",
+    "Utility",
     "codec",
     "cross_entropy",
     "curvature_builder",
@@ -76,7 +78,7 @@ if not TYPE_CHECKING:
         "blocks.union": ("UnionRule",),
         "curvature.kinds": ("CurvatureKind", "curvature_builder"),
         "curvature.snapshots.taking": ("take_snapshot",),
-        "gate.evidence": ("UpdateEvidence",),
+        "gate.evidence": ("Beside", "UpdateEvidence", "Utility"),
         "gate.limits": ("GateLimits",),
         "gate.verdict": ("judge",),
         "lfoci.codec": ("codec", "l_codec"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +12,9 @@ from torch import nn
 
 from oubli.components.curvature.secant import Secant
 from oubli.components.errors import NonFiniteInput
+from oubli.components.gate.advice import ModelFacts, advice
 from oubli.components.measures.measurement import measure
+from oubli.components.model.losses import Loss
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
@@ -96,6 +99,7 @@ def register_trained(
     trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without, settings.store_root)
     metrics = _metrics(name, trained)
     method = provenance.lineage.method.value
+    advised = advice(_facts(trained, metrics[Metric.RETAINED_GRADIENT_NORM]))
     version = register_version(
         registry,
         NewVersion(
@@ -106,11 +110,14 @@ def register_trained(
             tags={
                 tags.METHOD: method,
                 tags.WEIGHTS_SHA256: trained.weights_sha256,
+                tags.ADVICE: " ".join(advised),
                 **_snapshot_tags(settings, trained, provenance.secant, snapshot),
                 **store_record(settings.store_root, record),
                 **provenance.version_tags,
             },
-            description=f"{method.replace('_', ' ').capitalize()} on {len(trained.train)} samples.",
+            description=_description(
+                f"{method.replace('_', ' ').capitalize()} on {len(trained.train)} samples.", advised
+            ),
         ),
         _run_record(experiment_for(registry, name, provenance.parent), name, record, provenance, metrics),
     )
@@ -149,6 +156,28 @@ class _TrainedModel:
     @cached_property
     def weights_sha256(self) -> str:
         return weights_digest(self.module.state_dict())
+
+
+def _description(made: str, advised: Sequence[str]) -> str:
+    """How the version was made, and what its removals can expect, in Markdown."""
+    return "\n".join([made, "", *(f"- {one}" for one in advised)])
+
+
+def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
+    """What can be told of removals from the model; gradient: ||grad F||."""
+    record, objective = trained.recipe.record, trained.objective
+    bound = None
+    if record.convex and record.l2:
+        norm = float(objective.theta().norm())
+        bound = gradient / record.l2 / norm if norm else math.inf
+    return ModelFacts(
+        convex=record.convex,
+        named_loss=objective.kind is not None,
+        predicts=objective.kind in (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS),
+        validation=getattr(record.dataset.split, "validation", None) is not None,
+        held_out=len(trained.test),
+        relative_bound=bound,
+    )
 
 
 def _snapshot_tags(

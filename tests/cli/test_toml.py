@@ -64,7 +64,7 @@ def test_limits_are_a_table(path: Path) -> None:
     [
         ("accuracy_drop = 2", "limits.accuracy_drop: Input should be less than or equal to 1"),
         ("accuracy_drop = nan", "limits.accuracy_drop: Input should be a finite number"),
-        ("gradient_ratio = 0", "limits.gradient_ratio: Input should be greater than 0"),
+        ("distance = 0", "limits.distance: Input should be greater than 0"),
         ('loss_rise = "much"', "limits.loss_rise: Input should be a valid number"),
         ("acuracy_drop = 0.1", "limits.acuracy_drop: "),
     ],

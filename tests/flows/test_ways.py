@@ -10,6 +10,7 @@ import pytest
 
 from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.errors import ConfigurationError
+from oubli.components.gate.limits import GateLimits
 from oubli.components.removal.damping import GRADIENT_RISE
 from oubli.flows.job.facts import UPDATE_FACTS, BlockFacts, Made, Stage
 from oubli.flows.stages.fetch import fetch
@@ -17,7 +18,7 @@ from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import Status
-from oubli.registry.removals.unlearn_config import UnlearnConfig
+from oubli.registry.removals.unlearn_config import NothingToForget, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.training.training_record import FactoryReference
 
@@ -43,7 +44,11 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
         allowing = Settings()
         trained = train(allowing, blobs.spec("network", data_uri, factory=factory, retrain=training, convex=False))
         removals = blobs.sample_removals(allowing, "ten.csv", range(11, 21))
-        config = UnlearnConfig(perturbations=200, compare_with_retraining=True)
+        # Beside the retrained model it is found to have forgotten little; here it may.
+        limits = GateLimits(excess_divergence=1e3, excess_as_labelled=0.2)
+        config = UnlearnConfig(
+            perturbations=200, compare_with_retraining=True, limits=limits, nothing_to_forget=NothingToForget.UPDATE
+        )
         outcome = blobs.remove(allowing, "network", [removals], config)
     assert outcome.status is Status.REGISTERED, outcome.reasons
     parent, child = (registry.weights(registry.version("network", version)) for version in ("1", "2"))
