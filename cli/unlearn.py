@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 
+# long: its options and what they mean take most of it.
 def unlearn(
     model: Annotated[
         str, typer.Option(help="NAME (the head of its lineage), NAME@alias or NAME/version.", show_default=False)
@@ -60,10 +61,7 @@ def unlearn(
     from oubli.registry.removals.unlearn_config import UnlearnConfig
 
     chosen: dict[str, object] = {}
-    if method != "auto":
-        chosen["method"] = method
-    if selection != "auto":
-        chosen["selection"] = selection
+    chosen |= {name: value for name, value in (("method", method), ("selection", selection)) if value != "auto"}
     if compare:
         chosen["compare_with_retraining"] = True
     if config is not None:

@@ -26,7 +26,7 @@ from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 
-COMMANDS = ("demo", "train", "unlearn", "show", "serve", "select")
+COMMANDS = ("demo", "train", "plan", "unlearn", "show", "serve", "select")
 HEAVY = {"torch", "mlflow", "prefect", "numpy", "pyarrow", "boto3", "scipy", "sklearn", "pandas"}
 
 # Runs the command as the installed script does, and says at the end which modules were imported.
