@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from oubli.cli import demo, select, serve, show, train, unlearn
+from oubli.cli import demo, plan, select, serve, show, train, unlearn
 from oubli.components.errors import OubliError
 
 _HELP = """Remove samples from registered torch models, with evidence.
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(train.train)
+app.command()(plan.plan)
 app.command()(unlearn.unlearn)
 app.command()(show.show)
 app.command()(serve.serve)

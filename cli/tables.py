@@ -18,10 +18,12 @@ from rich.text import Text
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 
 if TYPE_CHECKING:
+    from oubli.flows.job.plan import Plan
     from oubli.registry.models.model_registry import RegisteredVersion
 
 _STYLES = {
     Status.REGISTERED: "green",
+    Status.RETRAINED: "green",
     Status.ALREADY_DONE: "cyan",
     Status.NOTHING_TO_REMOVE: "cyan",
     Status.REFUSED: "red",
@@ -56,6 +58,23 @@ def print_outcome(console: Console, outcome: RemovalOutcome) -> None:
         console.print(Text(outcome.advice), soft_wrap=True)
     if outcome.version:
         console.print(Text(f"Evidence: {this_command()} show {outcome.model} {outcome.version}"), soft_wrap=True)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """The ways that a removal would try, in their order, and what follows where all are refused."""
+    console.print(
+        Text(f"{plan.model}: {plan.removed} samples to remove from version {plan.parent_version}", style="bold")
+    )
+    if not plan.ways:
+        console.print("None of the samples is left in it: there is nothing to do.")
+        return
+    table = Table("Way", "Why", "Cost", "What may refuse it")
+    for each in plan.ways:
+        table.add_row(*(Text(cell) for cell in each.row))
+    console.print(table)
+    if plan.trained_seconds is not None:
+        console.print(f"Training took {plan.trained_seconds:.1f} s.")
+    console.print(f"Settings of training: {plan.settings}. Where every way is refused, {plan.then}.")
 
 
 def print_trained(console: Console, version: RegisteredVersion, advice: str = "") -> None:

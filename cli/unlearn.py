@@ -36,6 +36,10 @@ def unlearn(
             show_default=False,
         ),
     ] = None,
+    method: Annotated[
+        Literal["auto", "newton", "matching", "retrain"],
+        typer.Option(help="How samples are removed; 'auto' tries the best way for the model, then the next."),
+    ] = "auto",
     compare: Annotated[
         bool, typer.Option("--compare", help="Also retrain without the samples and report both. Slow.")
     ] = False,
@@ -45,7 +49,7 @@ def unlearn(
     Example: oubli unlearn --model digits-cnn --removals s3://bucket/removals/today.csv
 
     Running it again resumes what was interrupted, and makes no second version of what is done. Exit status 3 means
-    refused: the model needs retraining (oubli train --from NAME --removals URI).
+    refused: each reason says what may help, and when_refused = "retrain" (--config) retrains by itself.
     """
     from rich.console import Console
 
@@ -56,6 +60,8 @@ def unlearn(
     from oubli.registry.removals.unlearn_config import UnlearnConfig
 
     chosen: dict[str, object] = {}
+    if method != "auto":
+        chosen["method"] = method
     if selection != "auto":
         chosen["selection"] = selection
     if compare:

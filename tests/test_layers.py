@@ -56,7 +56,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "updates": {"job"},
         "stages": {"job", "updates"},
         "train": {"runtime", "training"},
-        "unlearn": {"runtime", "job", "stages"},
+        "unlearn": {"runtime", "job", "stages", "training"},
         "compliance": {"runtime", "job", "stages", "unlearn"},
     },
 }

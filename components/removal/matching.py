@@ -45,7 +45,7 @@ class MatchingPlan:
     the idea of matching predicted outputs is Georgiev et al.'s (ICLR 2025).
 
     Attributes:
-        steps: Adam steps. 25 forget as much as 50, which leave less drift on the retained samples.
+        steps: Adam steps. 25 forget nearly as much as 50, which leave less drift on the retained samples.
         removed_batch: Removed samples of a batch at most.
         uniform_batch: Retained samples of a batch that are drawn uniformly.
         hard_batch: Retained samples of a batch that are drawn in proportion to their hardness.
@@ -54,7 +54,7 @@ class MatchingPlan:
         betas: Adam's.
     """
 
-    steps: int = 25
+    steps: int = 50
     removed_batch: int = 50
     uniform_batch: int = 50
     hard_batch: int = 50

@@ -30,11 +30,10 @@ from oubli.components.gate.limits import GateLimits
 from oubli.components.gate.smoothness import Smoothness
 from oubli.components.measures.class_shares import class_shares
 from oubli.flows.job.data_side import DataSide
-from oubli.flows.job.facts import Made
+from oubli.flows.job.facts import Made, Matched
 from oubli.flows.job.model_side import ModelSide
-from oubli.registry.models import tags
-from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import RegisteredVersion
+from oubli.registry.models.origin import origin_of
 from oubli.registry.models.tags import Metric
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
@@ -59,13 +58,7 @@ class Account:
     @cached_property
     def origin(self) -> RegisteredVersion | None:
         """The trained or retrained version that the parent comes from; None where it was deleted."""
-        parent = self.model.parent
-        versions = {version.version: version for version in self.model.registry.versions(parent.name)}
-        for number in (parent.version, *parent.ancestors):
-            version = versions.get(number)
-            if version is None or version.tags.get(tags.METHOD) != Method.UNLEARNED.value:
-                return version
-        return None
+        return origin_of(self.model.registry, self.model.parent)
 
     @cached_property
     def never_in_origin(self) -> frozenset[str]:
@@ -140,7 +133,7 @@ class Account:
         generator = torch.Generator().manual_seed(int(secret[:_SEED_DIGITS], 16))
         return noisy(theta, sigma, generator), sigma
 
-    def statement(self, parent: Tensor, update: Made, *, whole: bool) -> CapacityStatement | None:
+    def statement(self, parent: Tensor, update: Made | Matched, *, whole: bool) -> CapacityStatement | None:
         """What may be said of privacy after an update; None where no privacy target is set.
 
         Args:
@@ -149,7 +142,8 @@ class Account:
             whole: Whether it moved all parameters.
         """
         capacity, sensitivity = self.capacity(parent), self.model.record.sensitivity
-        if capacity is None or sensitivity is None:
+        # Matching has no theorem, and is not taken where a target is set.
+        if capacity is None or sensitivity is None or isinstance(update, Matched):
             return None
         convex = self.model.record.convex
         assumptions = Assumptions(

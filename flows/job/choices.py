@@ -9,7 +9,7 @@ from oubli.components.blocks.perturbation import GaussianPerturbation, Perturbat
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.model.samples import SampleSource
 from oubli.components.removal.damping import Damping, Fixed, Least, Undamped
-from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig
+from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig, Way
 from oubli.registry.training.training_record import TokensDecoder, TrainingRecord
 
 # One step on a network: further ones follow a gradient that training left, not the removal (components/README.md).
@@ -25,9 +25,11 @@ class Choices:
 
     @property
     def selection(self) -> BlockChoice:
-        """All parameters of a convex model, where the update is exact in the limit; else the Markov blanket."""
+        """All parameters of a convex model, where the update is exact in the limit, and under matching; else the Markov
+        blanket."""
         if self.config.selection == AUTO:
-            return BlockChoice.FULL if self.record.convex else BlockChoice.L_FOCI
+            whole = self.record.convex or self.config.method is Way.MATCHING
+            return BlockChoice.FULL if whole else BlockChoice.L_FOCI
         return self.config.selection
 
     @property

@@ -1,4 +1,4 @@
-"""The data side of a job: which rows it removes, which stay, and which are held out."""
+"""The data side of a job: which rows it removes, which stay, and which were never trained on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from functools import cached_property
 import numpy as np
 import pyarrow.parquet as pq
 
+from oubli.components.errors import ConfigurationError
 from oubli.components.model.samples import Samples
 from oubli.flows.job.facts import REMOVED_IDS, Stage
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
+from oubli.registry.training.held_out import HeldOut, held_out_rows
 from oubli.registry.training.training_data import ParquetSamples, TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord
 
@@ -52,7 +54,7 @@ class DataSide:
     @cached_property
     def removed(self) -> Samples:
         """The removed samples, in memory: there are few of them."""
-        return self.table.samples(Split.TRAIN, only=self.new_ids).load()
+        return self.those(self.new_ids).load()
 
     @cached_property
     def retained(self) -> ParquetSamples:
@@ -60,14 +62,26 @@ class DataSide:
         return self.table.samples(Split.TRAIN, without=self.new_ids | frozenset(self.earlier))
 
     @cached_property
-    def held_out(self) -> ParquetSamples:
-        """V, the samples that decide."""
-        return self.table.samples(Split.TEST)
+    def held_out_rows(self) -> HeldOut:
+        """The rows that decide, and those that are reported on."""
+        return held_out_rows(self.table, self.record, self.job.store_root)
 
-    @cached_property
+    @property
+    def held_out(self) -> ParquetSamples:
+        """V, the samples that decide. ConfigurationError for a convex model, which has none."""
+        rows = self.held_out_rows.held_out
+        if rows is None:
+            raise ConfigurationError("A convex model is judged by its gradient, and holds no samples out for that.")
+        return rows
+
+    @property
     def test(self) -> ParquetSamples:
         """The samples that figures are reported on."""
-        return self.table.samples(Split.TEST)
+        return self.held_out_rows.test
+
+    def those(self, ids: frozenset[str]) -> ParquetSamples:
+        """Training samples by id."""
+        return self.table.samples(Split.TRAIN, only=ids)
 
     def some_retained(self, count: int) -> ParquetSamples:
         """`count` random retained samples, drawn by the job's seed; `retained` itself where there are no more."""
@@ -75,4 +89,4 @@ class DataSide:
             return self.retained
         ids = self.retained.ids()
         chosen = np.random.default_rng((self.job.config.seed, _SUBSET)).choice(len(ids), count, replace=False)
-        return self.table.samples(Split.TRAIN, only=frozenset(ids[position] for position in chosen))
+        return self.those(frozenset(ids[position] for position in chosen))

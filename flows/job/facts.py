@@ -20,6 +20,8 @@ from oubli.components.gate.acceptance import AcceptanceStatistics
 from oubli.components.gate.refusals import Refusal
 from oubli.components.gate.verdict import Decision
 from oubli.components.removal.update import StepReport
+from oubli.registry.training.held_out import HeldOutFrom
+from oubli.registry.training.how_trained import SettingsSource
 
 
 class Stage(StrEnum):
@@ -28,6 +30,7 @@ class Stage(StrEnum):
     FETCH = "fetch"
     GRADIENTS = "gradients"
     BLANKET = "blanket"
+    SURROGATE = "surrogate"
     UPDATE = "update"
     RETRAIN = "retrain"
     AUDIT = "audit"
@@ -47,10 +50,21 @@ GRADIENTS = "gradients.safetensors"
 BLOCK = "block.safetensors"
 """`indices`, the flat indices of the parameters that may move, int64; no file where all may (blanket)."""
 
+CARRIERS = "carriers.safetensors"
+"""`indices`, flat indices of the Markov blanket, int64; no file where it is the block or there is none (blanket)."""
+
+SURROGATE = "surrogate.safetensors"
+"""`theta` (d,), and the buffers that training moves as `buffer.NAME` (surrogate)."""
+
+ORIGINAL_OUTPUTS = "original_outputs.parquet"
+"""The original model's outputs on retained and held-out samples, which matching held the model to (update)."""
 
 AUDIT_OUTPUTS = "outputs.safetensors"
 """`judge.removed`, `judge.held_out`, `witness.removed`, `witness.held_out`: what two auditors, who never saw the
 removed samples, say on them (m, ...) and on the held-out ones (k, ...), calibrated to the original model (audit)."""
+
+
+NO_DAMPING = "none (matching)"
 
 
 class _Facts(BaseModel):
@@ -67,6 +81,8 @@ class FetchFacts(_Facts):
         removed_before: Samples that the parent lacks already.
         already_removed: Requested samples among those.
         unknown: Requested ids that are not in the training data.
+        held_out_from: Where the held-out samples come from that decide, and are not reported on.
+        held_out: How many they are.
     """
 
     request_ids: tuple[str, ...]
@@ -74,6 +90,8 @@ class FetchFacts(_Facts):
     removed_before: int
     already_removed: int
     unknown: int
+    held_out_from: HeldOutFrom
+    held_out: int
 
 
 class GradientFacts(_Facts):
@@ -91,12 +109,16 @@ class BlanketFacts(_Facts):
     Attributes:
         counts: For each chosen slice, the removed samples whose selection contains it.
         noise_scale: Of the noise that breaks ties, in standard deviations of a column.
-        samples_that_selected_nothing: How many removed samples have an empty selection.
+        samples_that_selected_nothing: How many of these samples have an empty selection.
+        samples: Removed samples that were looked at; fewer than all where the budget asks for it.
+        perturbations: Copies of each.
     """
 
     counts: tuple[int, ...]
     noise_scale: float
     samples_that_selected_nothing: int
+    samples: int
+    perturbations: int
 
 
 class BlockFacts(_Facts):
@@ -108,8 +130,9 @@ class BlockFacts(_Facts):
         parameters: d.
         candidate_slices: The slices that were chosen among.
         not_sliced: Parameter tensors that no slice holds, and no block but the full one can contain.
-        slices: The chosen slices.
-        blanket: L-FOCI's evidence; None where another way chose.
+        slices: The chosen slices; where all parameters may move, those of the blanket, as evidence.
+        blanket: L-FOCI's evidence; None where it was not asked.
+        no_blanket: Why L-FOCI has no evidence although it was asked; empty where it has.
     """
 
     seconds: float
@@ -120,6 +143,28 @@ class BlockFacts(_Facts):
     not_sliced: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     blanket: BlanketFacts | None = None
+    no_blanket: str = ""
+
+
+class SurrogateFacts(_Facts):
+    """A model that was trained briefly on the retained samples alone, to see what retraining would say.
+
+    Attributes:
+        epochs: Passes over the retained samples at most; of a large set, a part is enough.
+        samples_seen: Samples in all its batches.
+        batch_size: Samples of a batch.
+        peak_rate: The highest learning rate.
+        settings: Where the settings of training, which it follows, were found.
+        failed: Why there is none; empty where there is.
+    """
+
+    seconds: float
+    epochs: int
+    samples_seen: int
+    batch_size: int
+    peak_rate: float
+    settings: SettingsSource
+    failed: str = ""
 
 
 class AuditFacts(_Facts):
@@ -127,7 +172,7 @@ class AuditFacts(_Facts):
 
     Attributes:
         auditors: How many; 0 where there was no update to judge.
-        epochs: Passes of each over the retained samples.
+        epochs: Passes of each over the retained samples at most.
         samples_seen: Samples in all their batches together.
     """
 
@@ -141,19 +186,22 @@ class _Attempt(_Facts):
     """An update that was computed, or was tried.
 
     Attributes:
-        curvature: Of the step: a kind that was built for it, or the form of the snapshot that was read.
+        curvature: Of the step: a kind that was built for it, or the form of the snapshot that was read; None where the
+            model was moved by matching.
         damping: How it was chosen, in words.
         snapshot_unused: Why the parent's snapshot could not serve; empty where it did, or none was wanted.
     """
 
     seconds: float
-    curvature: CurvatureKind | SnapshotForm
+    curvature: CurvatureKind | SnapshotForm | None
     damping: str
     snapshot_unused: str = ""
 
     @property
     def curvature_words(self) -> str:
         """As the run's params show it."""
+        if self.curvature is None:
+            return "none (matching)"
         if isinstance(self.curvature, SnapshotForm):
             return f"snapshot ({self.curvature.value})"
         return self.curvature.value
@@ -183,6 +231,40 @@ class Made(_Attempt):
         return all(step.damping == 0 for step in self.steps)
 
 
+class Matched(_Attempt):
+    """An update that was made by matching; its weights and buffers are beside it.
+
+    Attributes:
+        steps: Steps taken.
+        rate: The first learning rate.
+        surrogate_epochs: Passes of the surrogate that gave the targets.
+        removed_in_all: Samples that were matched: all removed since the original was trained whose rows are still in
+            the data.
+        retained: Retained samples that the model was held to the original's outputs on.
+        held_out: Samples that the surrogate was calibrated on.
+        original: Where the original's outputs come from, in words.
+        block: Parameters that could move.
+        moved_in_blanket: Root mean square of how far the parameters in the blanket moved; None without a blanket.
+        moved_elsewhere: The same of the others.
+        noise_sigma: No noise is added.
+    """
+
+    kind: Literal["matched"] = "matched"
+    curvature: None = None
+    damping: str = NO_DAMPING
+    steps: int
+    rate: float
+    surrogate_epochs: int
+    removed_in_all: int
+    retained: int
+    held_out: int
+    original: str
+    block: int
+    moved_in_blanket: float | None
+    moved_elsewhere: float | None
+    noise_sigma: float = 0.0
+
+
 class Indefinite(_Attempt):
     """No update: the damped curvature was indefinite, as `detail` says with its figures."""
 
@@ -191,7 +273,10 @@ class Indefinite(_Attempt):
 
 
 class Unsolved(_Attempt):
-    """No update: its system could not be solved, or numbers were not finite, as `detail` says with its figures."""
+    """No update: its system could not be solved, or numbers were not finite, as `detail` says with its figures.
+
+    By matching: the surrogate, its calibration or the steps diverged.
+    """
 
     kind: Literal["unsolved"] = "unsolved"
     detail: str
@@ -207,7 +292,7 @@ class EmptyBlock(_Facts):
     damping: Literal["none"] = "none"
 
 
-UpdateFacts = Made | Indefinite | Unsolved | EmptyBlock
+UpdateFacts = Made | Matched | Indefinite | Unsolved | EmptyBlock
 
 UPDATE_FACTS: TypeAdapter[UpdateFacts] = TypeAdapter(Annotated[UpdateFacts, Field(discriminator="kind")])
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
 from oubli.components.model.frozen_head import FrozenHead, frozen_head
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples, SampleSource
+from oubli.components.model.state import ModelState, moving_buffers
 from oubli.flows.job.account import Account
 from oubli.flows.job.choices import Choices
 from oubli.flows.job.data_side import DataSide
@@ -27,6 +29,8 @@ from oubli.registry.models.weights import load_weights, weights_digest
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.settings import Settings
 from oubli.registry.training.training_data import ParquetSamples
+
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,23 @@ class Materials:
 
     def objective_of(self, module: nn.Module) -> Objective:
         """F of another module of the same recipe, with its own buffers, for the samples that `objective` takes."""
-        # Of a frozen backbone nothing differs but theta, which is given to an objective at each call.
-        return self.model.recipe.objective(module) if self.head is None else self.objective
+        if self.head is None:
+            return self.model.recipe.objective(module)
+        # Of a frozen backbone nothing differs.
+        own = self.part_of(module).state_dict()
+        buffers = {name: own[name] for name in moving_buffers(self.objective)}
+        return ModelState(self.theta_of(module), buffers).within(self.objective)
+
+    def part_of(self, module: nn.Module) -> nn.Module:
+        """What `objective` computes of a module of the same recipe: its head where there is one, else all of it."""
+        return module if self.head is None else module.get_submodule(self.head.name)
+
+    def with_state(self, state: ModelState) -> nn.Module:
+        """The parent's module with the weights and buffers of a state of `objective`."""
+        prefix = "" if self.head is None else f"{self.head.name}."
+        return self.model.with_theta(
+            state.theta, {f"{prefix}{name}": value.cpu() for name, value in state.buffers.items()}
+        )
 
     @cached_property
     def theta(self) -> Tensor:
@@ -95,22 +114,29 @@ class Materials:
     @cached_property
     def retained(self) -> SampleSource:
         """The retained samples as `objective` takes them."""
-        return self._taken(self.data.retained)
+        return self.taken(self.data.retained)
 
     def some_retained(self, count: int) -> SampleSource:
         """`count` random retained samples as `objective` takes them, or all where there are no more."""
         rows = self.data.some_retained(count)
-        return self.retained if rows is self.data.retained else self._taken(rows)
+        return self.retained if rows is self.data.retained else self.taken(rows)
+
+    @cached_property
+    def removed_in_all(self) -> Samples:
+        """All samples removed since the original was trained whose rows are still in the data, as `objective` takes
+        them."""
+        present = self.account.removed_ids & self.data.table.ids().known
+        return in_memory(self.taken(self.data.those(present)))
 
     @cached_property
     def held_out(self) -> SampleSource:
         """V, the samples that decide and were never trained on, as `objective` takes them."""
-        return self._taken(self.data.held_out)
+        return self.taken(self.data.held_out)
 
     @cached_property
     def test(self) -> SampleSource:
         """The samples that figures are reported on, as `objective` takes them."""
-        return self._taken(self.data.test)
+        return self.taken(self.data.test)
 
     def block(self) -> Tensor | None:
         """Sorted flat indices of the parameters that the update may change, int64; None for all."""
@@ -120,8 +146,11 @@ class Materials:
         with self.job.area.open(Stage.BLANKET, BLOCK) as path:
             return load_weights(path)["indices"]
 
-    def _taken(self, samples: ParquetSamples) -> SampleSource:
-        """In memory where that fits, else streamed: curvature passes over the retained set many times."""
+    def taken(self, samples: ParquetSamples) -> SampleSource:
+        """Samples as `objective` takes them: in memory where that fits, else streamed.
+
+        Curvature passes over the retained set many times.
+        """
         if self.head is not None:
             return self.head.features(samples, budget_bytes=self.settings.memory_bytes)
         probe = next(iter(samples.batches(1)), None)
@@ -129,3 +158,13 @@ class Materials:
             return samples.load()
         row = probe.inputs.nbytes + probe.labels.nbytes
         return samples.load() if row * len(samples) <= self.settings.memory_bytes else samples
+
+
+def in_memory(source: SampleSource) -> Samples:
+    """All samples of a source, as training holds them."""
+    if isinstance(source, Samples):
+        return source
+    if isinstance(source, ParquetSamples):
+        return source.load()
+    parts = list(source.batches(_ROWS_AT_ONCE))
+    return Samples(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))

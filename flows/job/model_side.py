@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from oubli.components.model.objective import Objective
+from oubli.components.model.state import write_buffers
 from oubli.flows.job.facts import WEIGHTS, Stage
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import experiment_for
@@ -67,12 +69,14 @@ class ModelSide:
         """A module with the weights and buffers that a stage wrote."""
         return self.recipe.module(self.weights_of(stage))
 
-    def with_theta(self, theta: Tensor) -> nn.Module:
-        """The parent's module with other parameters, and its own buffers.
+    def with_theta(self, theta: Tensor, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The parent's module with other parameters.
 
         Args:
             theta: (d,), on any device.
+            buffers: By name, on any device, those that are not the parent's.
         """
         module = self.recipe.module(self.module.state_dict())
         self.whole.space.write(theta.to("cpu"), module)
+        write_buffers(module, buffers or {})
         return module

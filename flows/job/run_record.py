@@ -12,11 +12,13 @@ from oubli.components.gate.error_rates import NETWORKS
 from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import (
     UPDATE_FACTS,
+    AuditFacts,
     BlockFacts,
     FetchFacts,
     GradientFacts,
     RetrainFacts,
     Stage,
+    SurrogateFacts,
     UpdateFacts,
     ValidateFacts,
 )
@@ -46,8 +48,10 @@ class Findings:
     fetch: FetchFacts
     gradients: GradientFacts
     blanket: BlockFacts
+    surrogate: SurrogateFacts | None
     update: UpdateFacts
     retrain: RetrainFacts | None
+    audit: AuditFacts | None
     validate: ValidateFacts
 
     @classmethod
@@ -55,22 +59,27 @@ class Findings:
         """All of them from the work area.
 
         Raises:
-            ObjectMissing: A stage other than `retrain` has not finished.
+            ObjectMissing: A stage that every removal runs has not finished.
         """
+        surrogate = area.finished(Stage.SURROGATE, SurrogateFacts)
         retrain = area.finished(Stage.RETRAIN, RetrainFacts)
+        audit = area.finished(Stage.AUDIT, AuditFacts)
         return cls(
             fetch=area.require(Stage.FETCH, FetchFacts).facts,
             gradients=area.require(Stage.GRADIENTS, GradientFacts).facts,
             blanket=area.require(Stage.BLANKET, BlockFacts).facts,
+            surrogate=None if surrogate is None else surrogate.facts,
             update=area.require(Stage.UPDATE, UPDATE_FACTS).facts,
             retrain=None if retrain is None else retrain.facts,
+            audit=None if audit is None else audit.facts,
             validate=area.require(Stage.VALIDATE, ValidateFacts).facts,
         )
 
     @property
     def seconds(self) -> float:
         """What the removal itself took, without what measures it."""
-        return self.gradients.seconds + self.blanket.seconds + self.update.seconds
+        surrogate = 0.0 if self.surrogate is None else self.surrogate.seconds
+        return self.gradients.seconds + self.blanket.seconds + surrogate + self.update.seconds
 
     def evidence(self) -> dict[str, object]:
         """By stage, as JSON values."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,40 +12,15 @@ from torch import Tensor
 from oubli.components.errors import ConfigurationError
 from oubli.flows.job.facts import REMOVED_IDS, WEIGHTS, FetchFacts, Stage
 from oubli.flows.job.finished import finished_outcome
-from oubli.registry.errors import RemovalSetError, TrainingDataError
+from oubli.flows.job.request import Request, resolve_request
+from oubli.flows.job.ways import audited
 from oubli.registry.models import tags
-from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.models.weights import save_weights, weights_digest
 from oubli.registry.removals.job import RemovalJob, removal_key
 from oubli.registry.removals.outcome import RemovalOutcome, Status
-from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_set
-from oubli.registry.removals.removed_ids import removed_before
-from oubli.registry.removals.unlearn_config import UnlearnConfig
+from oubli.registry.removals.unlearn_config import UnlearnConfig, Way
 from oubli.registry.settings import Settings
 from oubli.registry.storage.keyed_digests import store_digest
-from oubli.registry.training.recipe import Recipe
-from oubli.registry.training.training_data import TrainingData
-from oubli.registry.training.training_record import Split
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A removal set resolved against the version it is to be removed from.
-
-    Attributes:
-        before: What earlier versions removed, each id with the key of the removal that took it.
-    """
-
-    registry: ModelRegistry
-    parent: RegisteredVersion
-    recipe: Recipe
-    before: dict[str, str]
-    resolved: ResolvedRemoval
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What was asked for and cannot be removed, as facts and outcomes name it."""
-        return {"already_removed": len(self.resolved.already_removed), "unknown": len(self.resolved.unknown_rows)}
 
 
 def check_removals(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> None:
@@ -54,7 +28,7 @@ def check_removals(settings: Settings, model: str, removals: Sequence[str], conf
 
     For removal files that are looked at one by one before they are taken together. Raises what `fetch` raises.
     """
-    _request(settings, model, removals, config)
+    resolve_request(settings, model, removals, config)
 
 
 def fetch(
@@ -66,23 +40,28 @@ def fetch(
         settings: Of this process.
         model: NAME, NAME@alias or NAME/version.
         removals: URIs of removal sets.
-        config: How the removal is done.
+        config: How the removal is done; of several ways, the first that the model admits.
 
     Returns:
         The job to do, or the outcome where this very removal has been done, was refused, or leaves nothing to do.
 
     Raises:
-        ConfigurationError: The model's name is malformed, or a privacy target has no sensitivity to go by.
+        ConfigurationError: The model's name is malformed, it does not admit the way that is asked for, or a privacy
+            target has no sensitivity to go by.
         RegistryError: No such model or version, or one that cannot be read.
         DataError: The removal set, the training data or the training record is not what it should be.
         StoreError: The object store did not do what was asked.
     """
-    request = _request(settings, model, removals, config)
+    request = resolve_request(settings, model, removals, config)
     if not request.resolved.new_ids:
         return _nothing_left(request)
     weights = request.registry.weights(request.parent)
     request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
-    job = _job(settings, request, weights, config)
+    if request.ways[0] is Way.RETRAIN:
+        raise ConfigurationError(
+            "A retraining is no removal with stages.", remedy="Run the flow `unlearn`, or `oubli train --from NAME`."
+        )
+    job = _job(settings, request, weights, config.for_way(request.ways[0]))
     if (earlier := finished_outcome(request.registry, job)) is not None:
         # Its own counts were another request's, which may have asked for more.
         return earlier.model_copy(update={"removed": len(request.resolved.new_ids), **request.counts})
@@ -94,6 +73,8 @@ def fetch(
             request_ids=request.resolved.request_ids,
             removed=len(request.resolved.new_ids),
             removed_before=len(request.before),
+            held_out_from=request.held_out.source,
+            held_out=0 if request.held_out.held_out is None else len(request.held_out.held_out),
             **request.counts,
         )
 
@@ -101,7 +82,7 @@ def fetch(
     return job
 
 
-def _nothing_left(request: _Request) -> RemovalOutcome:
+def _nothing_left(request: Request) -> RemovalOutcome:
     """The outcome where no requested sample is left in the parent."""
     registry, parent, removed = request.registry, request.parent, request.resolved.already_removed
     keys = {request.before[sample] for sample in removed}
@@ -119,7 +100,7 @@ def _nothing_left(request: _Request) -> RemovalOutcome:
     )
 
 
-def _job(settings: Settings, request: _Request, weights: dict[str, Tensor], config: UnlearnConfig) -> RemovalJob:
+def _job(settings: Settings, request: Request, weights: dict[str, Tensor], config: UnlearnConfig) -> RemovalJob:
     parent = request.parent
     removal_digest = store_digest(settings.store_root, request.resolved.new_ids)
     return RemovalJob(
@@ -136,32 +117,5 @@ def _job(settings: Settings, request: _Request, weights: dict[str, Tensor], conf
         parent_version=parent.version,
         removal_digest=removal_digest,
         config=config,
+        audited=audited(request.recipe),
     )
-
-
-def _request(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> _Request:
-    registry = ModelRegistry(settings)
-    parent = registry.resolve(model)
-    recipe = Recipe.of(registry.training_record(parent), settings)
-    removal_set = read_removal_set(removals)
-    before = removed_before(parent)
-    data = TrainingData.of(recipe.record)
-    ids = data.ids()
-    resolved = removal_set.resolve(ids, frozenset(before), unknown=config.unknown_ids)
-    if len(resolved.new_ids) + len(before) >= len(ids):
-        raise RemovalSetError(
-            f"The removal set takes all {len(ids) - len(before)} samples that {parent.label} still holds.",
-            remedy="Delete the model instead: nothing would be left to keep.",
-        )
-    if config.privacy is not None and recipe.record.sensitivity is None:
-        raise ConfigurationError(
-            f"privacy is set, but the training record of {parent.label} has no sensitivity to scale noise by.",
-            remedy="Attach a record with a `sensitivity`, estimated or proven, or leave privacy out.",
-        )
-    if len(data.samples(Split.TEST)) == 0:
-        raise TrainingDataError(
-            f"The training data of {parent.label} has no rows whose {recipe.record.dataset.split.column} is "
-            f"{recipe.record.dataset.split.test!r}, so no update could be judged.",
-            remedy="Add held-out rows to the dataset and attach a record that names it.",
-        )
-    return _Request(registry, parent, recipe, before, resolved)

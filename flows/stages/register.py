@@ -9,6 +9,7 @@ from __future__ import annotations
 from oubli.components.gate.verdict import Decision
 from oubli.flows.job.facts import Stage
 from oubli.flows.job.materials import Materials
+from oubli.flows.job.original import outputs_tags
 from oubli.flows.job.run_record import Findings, description, run_record
 from oubli.registry.models import tags
 from oubli.registry.models.lineage import Method
@@ -111,6 +112,7 @@ def _new_version(materials: Materials, findings: Findings, shown: RunRecord) -> 
                 tags.WEIGHTS_SHA256: weights_digest(weights),
                 tags.RECORD: model.parent.tags[tags.RECORD],
                 tags.RECORD_SHA256: model.parent.tags[tags.RECORD_SHA256],
+                **outputs_tags(materials),
                 **store_removed(job.store_root, job.key, materials.data.new_ids, materials.data.earlier),
             },
             description=description(job, shown, findings.validate.remarks),

@@ -10,8 +10,10 @@ from pathlib import Path
 from oubli.components.progress import Progress
 from oubli.flows.job.facts import UPDATE_FACTS, BlockFacts, EmptyBlock, Stage, UpdateFacts
 from oubli.flows.job.materials import Materials
+from oubli.flows.updates.matching import matching_update
 from oubli.flows.updates.newton import newton_update
 from oubli.registry.removals.job import RemovalJob
+from oubli.registry.removals.unlearn_config import Way
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 
@@ -32,6 +34,9 @@ def update(settings: Settings, job: RemovalJob, on_progress: Progress | None = N
         if block is not None and len(block) == 0:
             facts = job.area.require(Stage.BLANKET, BlockFacts).facts
             return EmptyBlock(candidate_slices=facts.candidate_slices)
-        return newton_update(materials, block, folder, on_progress)
+        make = matching_update if matching else newton_update
+        return make(materials, block, folder, on_progress)
 
-    return job.area.run(Stage.UPDATE, UPDATE_FACTS, compute, inputs=[Stage.FETCH, Stage.GRADIENTS, Stage.BLANKET])
+    matching = job.config.method is Way.MATCHING
+    inputs = [Stage.FETCH, Stage.GRADIENTS, Stage.BLANKET, *([Stage.SURROGATE] if matching else [])]
+    return job.area.run(Stage.UPDATE, UPDATE_FACTS, compute, inputs=inputs)

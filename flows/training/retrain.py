@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from oubli.components.progress import Progress
 from oubli.registry.errors import RemovalSetError
@@ -13,7 +14,8 @@ from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.trained_models import Provenance, register_trained
 from oubli.registry.removals.aliases import move_alias
-from oubli.registry.removals.removal_set import read_removal_set
+from oubli.registry.removals.outcome import RemovalOutcome, Status
+from oubli.registry.removals.removal_set import UnknownIds, read_removal_set
 from oubli.registry.removals.removed_ids import removed_before, store_removed
 from oubli.registry.settings import Settings
 from oubli.registry.storage.digests import json_digest
@@ -25,30 +27,70 @@ from oubli.registry.training.training_record import Split, TrainingRecord
 _KEY_DIGITS = 32
 
 
+class Start(StrEnum):
+    """What a retraining starts from."""
+
+    COLD = "cold"
+    """A fresh initialisation."""
+
+    WARM = "warm"
+    """The version's weights: quicker, and no proof that nothing of what they knew is left."""
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """How a model is trained again.
+
+    Attributes:
+        start: What it starts from.
+        alias: What the new version gets.
+        unknown_ids: What becomes of ids that are not in the training data.
+    """
+
+    start: Start = Start.COLD
+    alias: str = UNLEARNED_ALIAS
+    unknown_ids: UnknownIds = UnknownIds.ERROR
+
+
 @dataclass(frozen=True)
 class Retrained:
     """How a retraining ended.
 
     Attributes:
         version: The version that it made, now or in an earlier run.
-        advice: What to do where the alias `challenger` stayed at another version, and why; empty where it moved.
+        advice: What to do where the alias stayed at another version, and why; empty where it moved.
+        found: Whether an earlier run had made it.
+        removed: Samples that it takes.
+        already_removed: Requested samples that an earlier version had removed.
+        unknown: Requested ids that are not in the training data.
     """
 
     version: RegisteredVersion
     advice: str = ""
+    found: bool = False
+    removed: int = 0
+    already_removed: int = 0
+    unknown: int = 0
 
 
-def retrain(settings: Settings, model: str, removals: Sequence[str], on_progress: Progress | None = None) -> Retrained:
+def retrain(
+    settings: Settings,
+    model: str,
+    removals: Sequence[str],
+    on_progress: Progress | None = None,
+    how: Retraining = Retraining(),
+) -> Retrained:
     """Train the recipe of a registered version again, without `removals` and without what was removed before.
 
-    The new version gets the alias `challenger`, unless that would bring removed samples back. The same retraining again
-    finds the version that it made.
+    The new version gets an alias, unless that would bring removed samples back. The same retraining again finds the
+    version that it made.
 
     Args:
         settings: Of this process.
         model: NAME, NAME@alias or NAME/version.
         removals: URIs of removal sets; may be empty.
         on_progress: Takes the fraction done.
+        how: What it starts from, and which alias it gets.
 
     Raises:
         RemovalSetError: A removal set cannot be used, or nothing would be left to train on.
@@ -56,9 +98,34 @@ def retrain(settings: Settings, model: str, removals: Sequence[str], on_progress
         RegistryError: No such model or version, or MLflow could not log the model.
     """
     registry = ModelRegistry(settings)
-    request = _request(registry, model, removals)
-    version = registry.by_removal_key(request.parent.name, request.key) or _new_version(registry, request, on_progress)
-    return Retrained(version, move_alias(registry, version, UNLEARNED_ALIAS))
+    request = _request(registry, model, removals, how)
+    earlier = registry.by_removal_key(request.parent.name, request.key)
+    version = earlier or _new_version(registry, request, on_progress)
+    return Retrained(
+        version,
+        move_alias(registry, version, how.alias),
+        found=earlier is not None,
+        removed=len(request.new_ids),
+        already_removed=request.already_removed,
+        unknown=request.unknown,
+    )
+
+
+def as_outcome(retrained: Retrained) -> RemovalOutcome:
+    """A retraining as the outcome of the removal that asked for it."""
+    version = retrained.version
+    return RemovalOutcome(
+        status=Status.ALREADY_DONE if retrained.found else Status.RETRAINED,
+        removal_key=version.tags[tags.REMOVAL_KEY],
+        model=version.name,
+        parent_version=version.tags[tags.PARENT_VERSION],
+        version=version.version,
+        run_id=version.run_id,
+        removed=retrained.removed,
+        already_removed=retrained.already_removed,
+        unknown=retrained.unknown,
+        advice=retrained.advice,
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +138,10 @@ class _Request:
     before: dict[str, str]
     new_ids: tuple[str, ...]
     request_ids: tuple[str, ...]
+    already_removed: int
+    unknown: int
     without_digest: str
+    start: Start
 
     @property
     def without(self) -> frozenset[str]:
@@ -82,10 +152,12 @@ class _Request:
         """Names the retraining as a removal key names a removal."""
         record = self.parent.tags[tags.RECORD_SHA256]
         identity = {"retrain": record, "model": self.parent.name, "without": self.without_digest}
+        if self.start is Start.WARM:
+            identity["start"] = self.parent.tags.get(tags.WEIGHTS_SHA256, self.parent.version)
         return json_digest(identity)[:_KEY_DIGITS]
 
 
-def _request(registry: ModelRegistry, model: str, removals: Sequence[str]) -> _Request:
+def _request(registry: ModelRegistry, model: str, removals: Sequence[str], how: Retraining) -> _Request:
     parent = registry.resolve(model)
     record = registry.training_record(parent)
     data = TrainingData.of(record)
@@ -93,16 +165,18 @@ def _request(registry: ModelRegistry, model: str, removals: Sequence[str]) -> _R
     ids = data.ids()
     new_ids: tuple[str, ...] = ()
     request_ids: tuple[str, ...] = ()
+    already_removed = unknown = 0
     if removals:
-        resolved = read_removal_set(removals).resolve(ids, frozenset(before))
+        resolved = read_removal_set(removals).resolve(ids, frozenset(before), unknown=how.unknown_ids)
         new_ids, request_ids = resolved.new_ids, resolved.request_ids
+        already_removed, unknown = len(resolved.already_removed), len(resolved.unknown_rows)
     without = sorted({*before, *new_ids})
     if len(without) >= len(ids):
         raise RemovalSetError(
             f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
         )
     digest = store_digest(registry.settings.store_root, without)
-    return _Request(parent, record, data, before, new_ids, request_ids, digest)
+    return _Request(parent, record, data, before, new_ids, request_ids, already_removed, unknown, digest, how.start)
 
 
 def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progress | None) -> RegisteredVersion:
@@ -110,8 +184,11 @@ def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progre
     started = time.perf_counter()
     samples = request.data.samples(Split.TRAIN, without=request.without).load()
     # A frozen backbone is the parent's, whatever the factory would make of it today.
-    frozen = registry.weights(parent) if record.trained is not None else None
-    module = Recipe.of(record, settings).train(samples, on_progress, frozen=frozen)
+    warm = request.start is Start.WARM
+    weights = registry.weights(parent) if warm or record.trained is not None else None
+    module = Recipe.of(record, settings).train(
+        samples, on_progress, frozen=None if record.trained is None else weights, start=weights if warm else None
+    )
     seconds = time.perf_counter() - started
     return register_trained(
         parent.name,
@@ -121,7 +198,7 @@ def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progre
         alias=None,
         provenance=Provenance(
             lineage=Lineage(
-                method=Method.RETRAINED,
+                method=Method.RETRAINED_WARM if warm else Method.RETRAINED,
                 verdict="retrained",
                 parent_version=parent.version,
                 request_ids=request.request_ids,

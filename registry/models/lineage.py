@@ -24,6 +24,8 @@ class Method(StrEnum):
     TRAINED = "trained"
     UNLEARNED = "unlearned"
     RETRAINED = "retrained"
+    RETRAINED_WARM = "retrained_warm"
+    """Trained again from the weights of a version that knew the removed samples."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from oubli.registry.models.snapshots import keep_snapshot
 from oubli.registry.models.tags import Artifact, Metric
 from oubli.registry.models.weights import weights_digest
 from oubli.registry.settings import Settings, load_settings
+from oubli.registry.training.held_out import held_out_rows
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord
@@ -95,7 +96,7 @@ def register_trained(
     """
     settings = settings or load_settings()
     registry = ModelRegistry(settings)
-    trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without)
+    trained = _TrainedModel.of(name, Recipe.of(record, settings), module, provenance.without, settings.store_root)
     metrics = _metrics(name, trained)
     method = provenance.lineage.method.value
     advised = advice(_facts(trained, metrics[Metric.RETAINED_GRADIENT_NORM]))
@@ -114,7 +115,9 @@ def register_trained(
                 **store_record(settings.store_root, record),
                 **provenance.version_tags,
             },
-            description=_description(f"{method.capitalize()} on {len(trained.train)} samples.", advised),
+            description=_description(
+                f"{method.replace('_', ' ').capitalize()} on {len(trained.train)} samples.", advised
+            ),
         ),
         _run_record(experiment_for(registry, name, provenance.parent), name, record, provenance, metrics),
     )
@@ -134,10 +137,14 @@ class _TrainedModel:
     test: Samples
 
     @classmethod
-    def of(cls, name: str, recipe: Recipe, module: nn.Module, without: frozenset[str]) -> _TrainedModel:
+    def of(
+        cls, name: str, recipe: Recipe, module: nn.Module, without: frozenset[str], store_root: str
+    ) -> _TrainedModel:
         module = recipe.module(module.state_dict())
         data = TrainingData.of(recipe.record)
-        train, test = data.samples(Split.TRAIN, without=without).load(), data.samples(Split.TEST).load()
+        train = data.samples(Split.TRAIN, without=without).load()
+        # On the rows that its removals will be reported on.
+        test = held_out_rows(data, recipe.record, store_root).test.load()
         if recipe.record.n != len(train) + len(without):
             raise TrainingRecordError(
                 f"The training record of {name} says n = {recipe.record.n}, but its data has "
@@ -167,7 +174,7 @@ def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
         convex=record.convex,
         named_loss=objective.kind is not None,
         predicts=objective.kind in (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS),
-        validation=getattr(record.dataset.split, "validation", None) is not None,
+        validation=record.dataset.split.validation is not None,
         held_out=len(trained.test),
         relative_bound=bound,
     )

@@ -22,7 +22,7 @@ class RemovalJob(BaseModel):
     model: str
     parent_version: str = Field(description="The version that the samples are removed from.")
     removal_digest: str = Field(description="Digest of the removed ids, under the store's secret key.")
-    config: UnlearnConfig
+    config: UnlearnConfig = Field(description="How it is done; `method` names the one way that it is done by.")
     audited: bool = Field(
         False,
         description="Whether auditors judge it: the model is a network, and its loss has a predictive distribution.",

@@ -11,6 +11,7 @@ class Status(StrEnum):
     """How a removal ended."""
 
     REGISTERED = "registered"
+    RETRAINED = "retrained"
     REFUSED = "refused"
     ALREADY_DONE = "already_done"
     NOTHING_TO_REMOVE = "nothing_to_remove"
@@ -42,6 +43,8 @@ class RemovalOutcome(BaseModel):
         match self.status:
             case Status.REGISTERED:
                 return f"{self.model}: version {self.version} registered"
+            case Status.RETRAINED:
+                return f"{self.model}: retrained without the samples, as version {self.version}"
             case Status.ALREADY_DONE:
                 return f"{self.model}: already done, by version {self.version}"
             case Status.NOTHING_TO_REMOVE:

@@ -41,6 +41,20 @@ def _listed(kind: type[StrEnum]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "enum": _names(kind)})
 
 
+class Way(StrEnum):
+    """The ways to remove samples."""
+
+    NEWTON = "newton"
+    """A Newton step on the retained objective."""
+
+    MATCHING = "matching"
+    """The model is moved to what retraining would say on the removed samples, as a surrogate predicts it."""
+
+    RETRAIN = "retrain"
+    """The recipe is run again without them."""
+
+
+WaySetting = Annotated[Way | Literal["auto"], BeforeValidator(_among(Way)), _listed(Way)]
 BlockSetting = Annotated[BlockChoice | Literal["auto"], BeforeValidator(_among(BlockChoice)), _listed(BlockChoice)]
 CurvatureSetting = Annotated[
     CurvatureKind | Literal["auto"], BeforeValidator(_among(CurvatureKind)), _listed(CurvatureKind)
@@ -60,6 +74,14 @@ class SnapshotUse(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+class WhenRefused(StrEnum):
+    """What follows where every way to update was refused."""
+
+    REPORT = "report"
+    RETRAIN = "retrain"
+    RETRAIN_WARM = "retrain_warm"
 
 
 class NothingToForget(StrEnum):
@@ -98,6 +120,23 @@ class UnlearnConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: WaySetting = Field(
+        AUTO,
+        description="How samples are removed. 'newton': a Newton step, exact in the limit for a convex model. "
+        "'matching': a surrogate, trained briefly on the retained samples, predicts what retraining would say, and the "
+        "model is moved there; for networks whose loss is cross_entropy, bce_with_logits or mse. 'retrain': the recipe "
+        "is run again. 'auto': the best for the model, then the next where it is refused: newton for a convex model, "
+        "or where a setting of the Newton step or a privacy target is given; else matching, then newton.",
+    )
+    ladder: tuple[Way, ...] = Field(
+        (), description="The ways to try, one after another until one is accepted. Empty: what `method` says."
+    )
+    when_refused: WhenRefused = Field(
+        WhenRefused.REPORT,
+        description="What follows where every way was refused. 'report': nothing, and the reasons are reported; "
+        "'retrain': the recipe is run again without the samples; 'retrain_warm': the same from the version's weights, "
+        "which is quicker, and no guarantee that nothing of the samples is left.",
+    )
     nothing_to_forget: NothingToForget = Field(
         NothingToForget.RECORD,
         description="What follows where the model already says of the removed samples what one who never saw them "
@@ -109,7 +148,7 @@ class UnlearnConfig(BaseModel):
         description="Parameters to update. 'full': all. 'l_foci': the Markov blanket, the union of what L-FOCI selects "
         "for each removed sample; 'l_foci_batch': one selection on the batch's means, cheaper and coarser. "
         "'top_gradient' and 'random': a block of block_size parameters, for comparison. 'auto': full for a convex "
-        "model, where the update is exact in the limit, and l_foci otherwise.",
+        "model, where the update is exact in the limit, and for matching; l_foci for a Newton step on a network.",
     )
     block_size: int | None = Field(
         None,
@@ -118,7 +157,14 @@ class UnlearnConfig(BaseModel):
         "for l_foci it is an upper limit; 'full' knows none.",
     )
     perturbations: int = Field(
-        1000, ge=10, description="Perturbed copies of each removed sample that selection looks at."
+        1000, ge=10, description="Perturbed copies of each removed sample that selection looks at, at most."
+    )
+    blanket_budget: float = Field(
+        0.05,
+        gt=0,
+        allow_inf_nan=False,
+        description="What the Markov blanket may cost, as a share of a retraining's passes through the network: beyond "
+        "it, selection looks at fewer copies, and then at fewer of the removed samples.",
     )
     perturbation_sigma: float = Field(
         0.1,
@@ -154,6 +200,18 @@ class UnlearnConfig(BaseModel):
     steps: int | None = Field(
         None, ge=1, le=10, description="Newton steps. Empty: two for a convex model, one otherwise."
     )
+    surrogate_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Matching: passes of the surrogate over the retained samples; more where one teaches little, as "
+        "with texts. Empty: the default of `SurrogatePlan`.",
+    )
+    matching_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Matching: steps; more leave less drift on the retained samples. Empty: the default of "
+        "`MatchingPlan`.",
+    )
     damping: float | None = Field(
         None,
         ge=0,
@@ -185,6 +243,12 @@ class UnlearnConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.ladder and self.method != AUTO:
+            raise ValueError(f"method is {str(self.method)!r}, but ladder lists the ways: give one of them")
+        if len(set(self.ladder)) < len(self.ladder) or Way.RETRAIN in self.ladder[:-1]:
+            raise ValueError("ladder lists each way once, and retrain last: nothing refuses it")
+        if self.privacy is not None and Way.MATCHING in (self.method, *self.ladder):
+            raise ValueError("the noise of a privacy target is scaled for the Newton step: leave matching out")
         if self.selection in (BlockChoice.TOP_GRADIENT, BlockChoice.RANDOM) and self.block_size is None:
             raise ValueError(f"selection {str(self.selection)!r} needs a block_size")
         if self.order is Order.ONE_AT_A_TIME and self.curvature_samples is not None:
@@ -197,6 +261,10 @@ class UnlearnConfig(BaseModel):
             if self.curvature != AUTO:
                 raise ValueError(f"a snapshot holds its own curvature, but curvature is {str(self.curvature)!r}")
         return self
+
+    def for_way(self, way: Way) -> UnlearnConfig:
+        """The settings of a removal by this way alone: what follows a refusal has no part in it."""
+        return self.model_copy(update={"method": way, "ladder": (), "when_refused": WhenRefused.REPORT})
 
     def digest(self) -> str:
         """SHA-256 of every setting that has a part in what the removal makes."""

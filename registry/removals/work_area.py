@@ -2,6 +2,7 @@
 
     <store>/work/<removal key>/<stage>/<file>
     <store>/work/<removal key>/<stage>/manifest.json     written last: the stage is finished when it is there
+    <store>/work/<removal key>/<stage>/checkpoints/...   how far a stage has come; gone when it is finished
 
 A manifest holds the SHA-256 of every file beside it and the stage's facts. Stages hand each other these, never
 tensors, so any machine that reaches the store can take over.
@@ -136,6 +137,21 @@ class WorkArea:
         with temporary_folder() as empty:
             return self._publish(stage, facts_type, facts, self._digests(inputs), empty)
 
+    def keep(self, stage: str, name: str, path: Path) -> None:
+        """Put how far a stage has come beside its files, replacing what was kept under this name."""
+        uri = self._checkpoint(stage, name)
+        store_for(uri).upload(path, uri)
+
+    @contextmanager
+    def kept(self, stage: str, name: str) -> Iterator[Path | None]:
+        """A local path to what `keep` put there; None where there is nothing."""
+        uri = self._checkpoint(stage, name)
+        if not store_for(uri).exists(uri):
+            yield None
+            return
+        with open_local(uri) as path:
+            yield path
+
     @contextmanager
     def open(self, stage: str, name: str) -> Iterator[Path]:
         """A local path to one file of a finished stage.
@@ -159,6 +175,9 @@ class WorkArea:
 
     def _uri(self, stage: str, name: str) -> str:
         return join(self.root, stage, name)
+
+    def _checkpoint(self, stage: str, name: str) -> str:
+        return join(self.root, stage, "checkpoints", name)
 
     def _manifest(self, stage: str) -> _Manifest | None:
         """None where there is none, or one that this version of Oubli did not write."""
@@ -203,6 +222,8 @@ class WorkArea:
         manifest = _Manifest(stage=stage, inputs=inputs, files=files, facts=shown)
         text = json.dumps(manifest.model_dump(), indent=1, sort_keys=True)
         store.write(self._uri(stage, _MANIFEST), text.encode())
+        for entry in list(store.list(join(self.root, stage, "checkpoints"))):
+            store.delete(entry.uri)
         return StageResult(files, facts, resumed=False)
 
 

@@ -66,14 +66,19 @@ class Recipe:
         """float64 for a convex model, whose update is exact to rounding; else the model's own."""
         return torch.float64 if self.record.convex else self.dtype
 
-    def untrained(self) -> nn.Module:
-        """A module fresh from its factory, initialised by the record's seed.
+    def untrained(self, seed: int | None = None) -> nn.Module:
+        """A module fresh from its factory.
+
+        Args:
+            seed: Of its initial weights; None for the record's, those that the model's training began with.
 
         Raises:
             TrainingRecordError: The factory does not take the record's arguments.
         """
         try:
-            module = build_seeded(lambda: self._factory(**self.record.factory.kwargs), self.record.seed)
+            module = build_seeded(
+                lambda: self._factory(**self.record.factory.kwargs), self.record.seed if seed is None else seed
+            )
         except TypeError as error:
             raise TrainingRecordError(
                 f"{self.record.factory.target} does not take the arguments of the training record: {error}.",
@@ -125,9 +130,10 @@ class Recipe:
         on_progress: Callable[[float], None] | None = None,
         *,
         frozen: Mapping[str, Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
         watch: Callable[[nn.Module], Callable[[int], None]] | None = None,
     ) -> nn.Module:
-        """A freshly initialised module trained on `samples`.
+        """A module trained on `samples`, from a fresh initialisation or from given weights.
 
         Where the record names what is trained, everything else stays as it was, bit for bit. The trainer is then given
         those names as `trained`, and a module whose other parameters take no gradient and whose other layers stay in
@@ -138,6 +144,7 @@ class Recipe:
             on_progress: Takes the fraction done, where the trainer reports it.
             frozen: The weights that the frozen part keeps, those of the version that is trained again; None for those
                 that the factory gives.
+            start: The weights and buffers that training begins with; None for a fresh initialisation.
             watch: Takes the module before its training and returns what the trainer calls after each epoch as
                 `on_epoch`.
 
@@ -150,7 +157,7 @@ class Recipe:
         options: dict[str, Any] = dict(self.record.retrain.kwargs)
         if on_progress is not None:
             options["on_progress"] = on_progress
-        module = self.untrained()
+        module = self.untrained() if start is None else self.module(start)
         if watch is not None:
             if "on_epoch" not in inspect.signature(self._train).parameters:
                 raise TrainingRecordError(

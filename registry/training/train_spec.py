@@ -20,6 +20,7 @@ from oubli.registry.training.training_record import (
     SensitivityField,
     SplitRule,
     TrainedField,
+    TrainingField,
     TrainingRecord,
 )
 
@@ -45,6 +46,7 @@ class TrainSpec(BaseModel):
     dtype: DtypeField = Precision.FLOAT32
     trained: TrainedField = None
     sensitivity: SensitivityField = None
+    training: TrainingField = None
     snapshot: bool | None = Field(
         None,
         description="Keep the model's curvature with the version, at the cost of one more pass over the training data, "

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from oubli.components.model.losses import Loss
+from oubli.components.removal.descent import Optimiser
 from oubli.registry.errors import TrainingRecordError
 from oubli.registry.training.imports import IMPORT_STRING
 
@@ -34,10 +35,11 @@ class LabelKind(StrEnum):
 
 
 class Split(StrEnum):
-    """The two parts of a dataset."""
+    """The parts of a dataset."""
 
     TRAIN = "train"
     TEST = "test"
+    VALIDATION = "validation"
 
 
 class Precision(StrEnum):
@@ -59,21 +61,34 @@ class _Model(BaseModel):
 
 
 class SplitRule(_Model):
-    """Which rows the model was trained on, and which it is tested on."""
+    """Which rows the model was trained on, which it is tested on, and which are held out for other decisions."""
 
     column: ColumnName = Field(default="split", description="Column that says which split a row belongs to.")
     train: str = Field(default="train", description="Its value in rows that the model was trained on.")
     test: str = Field(default="test", description="Its value in rows held out to test the model.")
+    validation: str | None = Field(
+        default=None,
+        description="Its value in rows held out from training and testing, if there are any: a removal from a network "
+        "is calibrated and judged on them. Without them, half of the test rows serve, and figures are those of the "
+        "other half.",
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        if self.train == self.test:
-            raise ValueError("the train and test values must differ")
+        values = [value for value in (self.train, self.test, self.validation) if value is not None]
+        if len(set(values)) < len(values):
+            raise ValueError("the train and test values must differ, as must that of validation")
         return self
 
-    def value(self, split: Split) -> str:
-        """The column's value in the rows of `split`."""
-        return self.train if split is Split.TRAIN else self.test
+    def value(self, split: Split) -> str | None:
+        """The column's value in the rows of `split`; None where the data has no such split."""
+        match split:
+            case Split.TRAIN:
+                return self.train
+            case Split.TEST:
+                return self.test
+            case Split.VALIDATION:
+                return self.validation
 
 
 class DatasetReference(_Model):
@@ -180,6 +195,16 @@ class Sensitivity(_Model):
     )
 
 
+class TrainingOptions(_Model):
+    """How an optimiser trained the model: what a brief training beside it follows."""
+
+    optimiser: Optimiser = Field(description="'sgd' with momentum, or 'adam'.")
+    peak_rate: Positive = Field(description="The highest learning rate that training used.")
+    batch_size: int = Field(gt=0, description="Samples of a batch.")
+    epochs: int = Field(gt=0, description="Passes over the training samples.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+
+
 # What a training specification and a training record both say, each said once. Types of fields rather than a common
 # base class: the order of a record's fields is the order of its JSON, whose digest names it.
 DecoderField = Annotated[
@@ -190,7 +215,9 @@ LossField = Annotated[
     Field(description="The per-sample loss: a name, or an import string of (outputs, labels) -> (n,) losses."),
 ]
 L2Field = Annotated[float, Field(ge=0, allow_inf_nan=False, description="Weight of (l2/2)*||w||^2 in the objective.")]
-SeedField = Annotated[int, Field(ge=0, description="Seed of the training, given to the retraining too.")]
+SeedField = Annotated[
+    int, Field(ge=0, description="Seed of the initial weights and of the training, given to the retraining too.")
+]
 FactoryField = Annotated[FactoryReference, Field(description="Builds the untrained torch module.")]
 RetrainField = Annotated[
     FactoryReference, Field(description="Trains a fresh module on given samples, as the model was trained.")
@@ -207,6 +234,13 @@ TrainedField = Annotated[
 SensitivityField = Annotated[
     Sensitivity | None,
     Field(description="Bounds on a sample's influence, for removals with noise; none where nobody knows."),
+]
+TrainingField = Annotated[
+    TrainingOptions | None,
+    Field(
+        description="How an optimiser trained it. None: taken from the arguments of Oubli's own trainer where that was "
+        "the one, else assumed."
+    ),
 ]
 
 
@@ -226,6 +260,7 @@ class TrainingRecord(_Model):
     dtype: DtypeField = Precision.FLOAT32
     trained: TrainedField = None
     sensitivity: SensitivityField = None
+    training: TrainingField = None
 
     @property
     def label_kind(self) -> LabelKind:
@@ -235,7 +270,11 @@ class TrainingRecord(_Model):
     def to_json(self) -> str:
         """The record as it is stored. The digest of these bytes names it."""
         # Fields that older records lack are left out where they are empty, so that their digests stay the same.
-        silent = {name for name in ("trained", "sensitivity") if getattr(self, name) is None}
+        silent: dict[str, Any] = {
+            name: True for name in ("trained", "sensitivity", "training") if getattr(self, name) is None
+        }
+        if self.dataset.split.validation is None:
+            silent["dataset"] = {"split": {"validation": True}}
         return self.model_dump_json(indent=2, exclude=silent)
 
     @classmethod

@@ -9,14 +9,19 @@ import pyarrow as pa
 
 from oubli.components.model.losses import Loss
 from oubli.flows.job.facts import Stage
+from oubli.flows.job.ladder import descend
+from oubli.flows.stages.audit import audit
 from oubli.flows.stages.block import blanket
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
+from oubli.flows.stages.planning import plan_removal
 from oubli.flows.stages.register import register
 from oubli.flows.stages.retrain import retrain_reference
 from oubli.flows.stages.sequence import computing_stages
+from oubli.flows.stages.surrogate import surrogate
 from oubli.flows.stages.update import update
 from oubli.flows.stages.validate import validate
+from oubli.flows.training.retrain import Retraining, Start, as_outcome, retrain
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import RemovalOutcome
 from oubli.registry.removals.unlearn_config import UnlearnConfig
@@ -32,8 +37,10 @@ REFERENCE = "oubli.components.reference"
 COMPUTING: dict[Stage, Callable[[Settings, RemovalJob], object]] = {
     Stage.GRADIENTS: gradients,
     Stage.BLANKET: blanket,
+    Stage.SURROGATE: surrogate,
     Stage.UPDATE: update,
     Stage.RETRAIN: retrain_reference,
+    Stage.AUDIT: audit,
     Stage.VALIDATE: validate,
 }
 
@@ -87,11 +94,22 @@ def sample_removals(settings: Settings, name: str, numbers: range, prefix: str =
 
 
 def remove(settings: Settings, model: str, removals: list[str], config: UnlearnConfig | None = None) -> RemovalOutcome:
-    """The stages of the flow `unlearn`, one after the other, without Prefect."""
-    config = config or UnlearnConfig()
-    job = fetch(settings, model, removals, config)
+    """The stages of one removal, one after the other, by the first way that the configuration lists."""
+    job = fetch(settings, model, removals, config or UnlearnConfig())
     if isinstance(job, RemovalOutcome):
         return job
-    for stage in computing_stages(config):
+    for stage in computing_stages(job):
         COMPUTING[stage](settings, job)
     return register(settings, job)
+
+
+def unlearn(settings: Settings, model: str, removals: list[str], config: UnlearnConfig) -> RemovalOutcome:
+    """The flow `unlearn`, without Prefect."""
+    how = (Retraining(start, config.alias, config.unknown_ids) for start in (Start.COLD, Start.WARM))
+    cold, warm = how
+    return descend(
+        plan_removal(settings, model, removals, config).tried,
+        config,
+        lambda one_way: remove(settings, model, removals, one_way),
+        lambda from_weights: as_outcome(retrain(settings, model, removals, how=warm if from_weights else cold)),
+    )

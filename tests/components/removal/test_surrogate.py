@@ -48,7 +48,7 @@ def train(objective: Objective, network: nn.Module, samples: Samples, plan: Surr
 @pytest.mark.parametrize("training", [SGD, ADAM])
 def test_the_result_is_that_of_an_ordinary_training_loop(network, images, training):
     network[3].p = 0.0  # the loop below draws no dropout
-    plan = SurrogatePlan(training, epochs=2, warm_up=2)
+    plan = SurrogatePlan(training, epochs=2, rate_factor=2.0, warm_up=2)
     objective = Objective(network, cross_entropy, L2)
     state = train(objective, network, images, plan)
 
@@ -169,8 +169,20 @@ def test_a_last_batch_of_one_sample_is_joined(network, images):
     seventeen = images.select(torch.arange(17))
     states: list[dict[str, Tensor]] = []
     objective = Objective(network, cross_entropy, L2)
-    train(objective, network, seventeen, SurrogatePlan(SGD), checkpoints=Checkpoints(save=states.append))
+    train(objective, network, seventeen, SurrogatePlan(SGD, epochs=1), checkpoints=Checkpoints(save=states.append))
     assert states[-1]["done"].item() == 2  # 8 and 9; normalising one sample would fail
+
+
+def test_of_a_large_set_a_part_is_seen_and_the_rate_still_falls_to_0(network, images):
+    plan = SurrogatePlan(SGD, epochs=3, most_samples=36, rate_factor=1.0, warm_up=1)
+    assert plan.steps(20) == 5  # 36 / 8, rounded up; 3 a pass
+    assert plan.steps(10) == 5  # of 6
+    states: list[dict[str, Tensor]] = []
+    objective = Objective(network, cross_entropy, L2)
+    whole = train(objective, network, images, plan, checkpoints=Checkpoints(save=states.append))
+    assert [state["done"].item() for state in states] == [3, 5]
+    assert plan.rate(4, 5) == pytest.approx(0.05 * (1 - 0.5**0.5) / 2)  # the last of 4 along the cosine
+    assert same(train(objective, network, images, plan, checkpoints=Checkpoints(resume=states[0])), whole)
 
 
 def test_wrong_arguments_are_refused(network, images):

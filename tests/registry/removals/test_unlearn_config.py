@@ -12,12 +12,26 @@ from oubli.components.blocks.choosing import BlockChoice
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
-from oubli.registry.removals.unlearn_config import NothingToForget, Order, Privacy, SnapshotUse, UnlearnConfig
+from oubli.registry.removals.unlearn_config import (
+    NothingToForget,
+    Order,
+    Privacy,
+    SnapshotUse,
+    UnlearnConfig,
+    Way,
+    WhenRefused,
+)
 
 # For every field of the configuration, a value that is not its default.
 OTHER: dict[str, Any] = {
-    "selection": BlockChoice.FULL,
+    "method": Way.NEWTON,
+    "ladder": (Way.NEWTON,),
+    "when_refused": WhenRefused.RETRAIN,
     "nothing_to_forget": NothingToForget.UPDATE,
+    "blanket_budget": 0.1,
+    "surrogate_epochs": 3,
+    "matching_steps": 50,
+    "selection": BlockChoice.FULL,
     "block_size": 100,
     "perturbations": 999,
     "perturbation_sigma": 0.2,
@@ -50,6 +64,16 @@ def test_every_field_but_the_alias_is_part_of_the_identity(name: str) -> None:
     assert same == (name == "alias")
 
 
+def test_what_follows_a_refusal_is_no_part_of_one_removal() -> None:
+    one = UnlearnConfig(ladder=(Way.MATCHING, Way.NEWTON), when_refused=WhenRefused.RETRAIN, seed=1)
+    assert one.for_way(Way.NEWTON) == UnlearnConfig(method=Way.NEWTON, seed=1)
+
+
+def test_noise_is_scaled_for_the_newton_step() -> None:
+    with pytest.raises(ValidationError, match="leave matching out"):
+        UnlearnConfig(method=Way.MATCHING, privacy=Privacy(epsilon=1.0, delta=1e-5))
+
+
 def test_a_digest_does_not_depend_on_how_the_value_was_given() -> None:
     written = UnlearnConfig.model_validate_json('{"seed": 3, "selection": "full", "damping": 1}')
     assert written.digest() == UnlearnConfig(damping=1.0, selection=BlockChoice.FULL, seed=3).digest()
@@ -58,6 +82,15 @@ def test_a_digest_does_not_depend_on_how_the_value_was_given() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"method": "magic"},
+        {"ladder": ["auto"]},
+        {"method": "newton", "ladder": ["newton"]},
+        {"ladder": ["newton", "newton"]},
+        {"ladder": ["retrain", "newton"]},
+        {"when_refused": "weep"},
+        {"blanket_budget": 0},
+        {"surrogate_epochs": 0},
+        {"matching_steps": 0},
         {"selection": "best"},
         {"selection": "top_gradient"},
         {"block_size": 0},

@@ -215,3 +215,20 @@ def test_recorded_facts_replace_earlier_ones(area: WorkArea) -> None:
     found = area.require("register", Facts)
     assert found.facts == Facts(steps=2, loss=0.25)
     assert found.resumed
+
+
+def test_a_checkpoint_is_kept_until_its_stage_is_finished(tmp_path: Path) -> None:
+    area = WorkArea(str(tmp_path / "area"))
+    with area.kept("one", "state") as path:
+        assert path is None
+    for text in ("first", "second"):
+        (tmp_path / "state").write_text(text)
+        area.keep("one", "state", tmp_path / "state")
+    with area.kept("one", "state") as path:
+        assert path is not None
+        assert path.read_text() == "second"
+    with area.kept("two", "state") as path:
+        assert path is None
+    area.run("one", dict[str, int], lambda _folder: {"n": 1})
+    with area.kept("one", "state") as path:
+        assert path is None

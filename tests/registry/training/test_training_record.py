@@ -108,6 +108,11 @@ def test_the_split_rule_gives_the_stored_values() -> None:
             {"dataset": {"uri": "/d", "sha256": DIGEST, "split": {"train": "x", "test": "x"}}},
             r"dataset\.split: expected the train and test values must differ",
         ),
+        (
+            {"dataset": {"uri": "/d", "sha256": DIGEST, "split": {"validation": "test"}}},
+            r"dataset\.split: .* as must that of validation",
+        ),
+        ({"training": {"optimiser": "lion"}}, r"training\.optimiser: expected 'sgd' or 'adam'.*found 'lion'"),
         ({"decoder": {"kind": "audio"}}, r"decoder: .*'image', 'vector', 'tokens'"),
         (
             {"decoder": {"kind": "image", "height": 1, "width": 1, "channels": 3, "mean": [0, 0]}},
@@ -162,7 +167,9 @@ def test_every_field_explains_itself() -> None:
 
 def test_a_record_that_says_nothing_new_has_the_bytes_of_old() -> None:
     # Its digest names it, and names what was made from it.
-    assert not {"trained", "sensitivity"} & set(json.loads(read().to_json()))
+    stored = json.loads(read().to_json())
+    assert not {"trained", "sensitivity", "training"} & set(stored)
+    assert set(stored["dataset"]["split"]) == {"column", "train", "test"}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,15 @@ def test_a_record_that_says_nothing_new_has_the_bytes_of_old() -> None:
 def test_the_stored_json_does_not_change(changes: dict[str, Any], digest: str) -> None:
     # Records are stored under this digest, and removals are named by it.
     assert bytes_digest(read(**changes).to_json().encode()) == digest
+
+
+def test_training_and_validation_survive_json() -> None:
+    dataset = valid()["dataset"] | {"split": {"validation": "dev"}}
+    record = read(training={"optimiser": "sgd", "peak_rate": 0.1, "batch_size": 8, "epochs": 3}, dataset=dataset)
+    assert record.training is not None
+    assert (record.training.optimiser, record.training.momentum) == ("sgd", 0.9)
+    assert record.dataset.split.value(Split.VALIDATION) == "dev"
+    assert TrainingRecord.from_json(record.to_json()) == record
 
 
 def test_scope_and_sensitivity_survive_json() -> None:

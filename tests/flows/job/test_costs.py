@@ -1,0 +1,35 @@
+"""What the blanket may cost: counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from oubli.flows.job.costs import BlanketExtent, blanket_extent, training_passes
+from oubli.registry.removals.unlearn_config import UnlearnConfig
+
+
+def test_a_training_is_a_forward_and_two_backward_passes() -> None:
+    assert training_passes(30, 5000) == 450_000
+
+
+@pytest.mark.parametrize(
+    ("m", "perturbations", "extent"),
+    [
+        # 5 % of 450,000 are 22,500 passes.
+        (1, 1000, BlanketExtent(1, 1000)),
+        (22, 1000, BlanketExtent(22, 1000)),
+        (50, 1000, BlanketExtent(50, 450)),
+        (100, 1000, BlanketExtent(100, 225)),
+        # With fewer than 200 copies of each, fewer samples.
+        (500, 1000, BlanketExtent(112, 200)),
+        (500, 100, BlanketExtent(225, 100)),
+    ],
+)
+def test_fewer_copies_first_then_fewer_samples(m: int, perturbations: int, extent: BlanketExtent) -> None:
+    found = blanket_extent(UnlearnConfig(perturbations=perturbations), m, 450_000)
+    assert found == extent
+    assert found.passes <= 22_500
+
+
+def test_one_sample_is_looked_at_whatever_it_costs() -> None:
+    assert blanket_extent(UnlearnConfig(blanket_budget=1e-9), 10, 450_000) == BlanketExtent(1, 200)
