@@ -115,9 +115,7 @@ def register_trained(
                 **store_record(settings.store_root, record),
                 **provenance.version_tags,
             },
-            description=_description(
-                f"{method.replace('_', ' ').capitalize()} on {len(trained.train)} samples.", advised
-            ),
+            description=_description(method, len(trained.train), advised),
         ),
         _run_record(experiment_for(registry, name, provenance.parent), name, record, provenance, metrics),
     )
@@ -158,8 +156,9 @@ class _TrainedModel:
         return weights_digest(self.module.state_dict())
 
 
-def _description(made: str, advised: Sequence[str]) -> str:
+def _description(method: str, samples: int, advised: Sequence[str]) -> str:
     """How the version was made, and what its removals can expect, in Markdown."""
+    made = f"{method.replace('_', ' ').capitalize()} on {samples} samples."
     return "\n".join([made, "", *(f"- {one}" for one in advised)])
 
 
