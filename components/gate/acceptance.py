@@ -17,7 +17,7 @@ is no surer of U than of held-out samples like it. Both are noisy of few samples
 beside them stand
 
     excess divergence   the mean over u of KL(p || f) less its mean over the NEIGHBOURS held-out samples of which the
-                        judge is as certain, in standard deviations of the same figure on V
+                        judge is as certain, in standard deviations of the same figure on V (at least NEGLIGIBLE)
     excess as labelled  the share of U that f predicts as labelled, less the auditors' own, less the same difference on
                         V, by which a longer training is better than a brief one
 
@@ -47,6 +47,10 @@ from oubli.components.model.losses import (
     loss_function,
 )
 from oubli.components.removal.output_families import OutputFamily, output_family
+
+NEGLIGIBLE = 0.02
+"""In nats. Where a judge says all but the same of held-out samples as the original, as a retraining of the same seed
+may, what is measured in units of that would make much of nothing."""
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Of the samples' divergences, as evidence."""
@@ -125,8 +129,11 @@ class AcceptanceStatistics:
 
     @property
     def drift(self) -> float:
-        """KL_V(p || f) / KL_V(p || f0): how much further from the judge the update moved where nothing was removed."""
-        return _ratio(self.updated.divergence_held_out, self.original.divergence_held_out)
+        """KL_V(p || f) / KL_V(p || f0): how much further from the judge the update moved where nothing was removed.
+
+        Below NEGLIGIBLE, in units of that.
+        """
+        return self.updated.divergence_held_out / max(self.original.divergence_held_out, NEGLIGIBLE)
 
     @property
     def chance(self) -> float:
@@ -247,9 +254,7 @@ class _Bench:
                 for one, each in zip(certainty, (apart.removed, apart.held_out), strict=True)
                 if one is not None
             )
-        # Of a model that is the judge itself, both are 0.
-        mean, spread = float(own.mean()), float(others.std(correction=0))
-        return math.copysign(_ratio(abs(mean), spread), mean) if mean else 0.0
+        return float(own.mean()) / max(float(others.std(correction=0)), NEGLIGIBLE)
 
     def _losses(self, model: OnBoth) -> OnBoth:
         function = loss_function(self.loss)

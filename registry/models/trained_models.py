@@ -115,7 +115,7 @@ def register_trained(
                 **store_record(settings.store_root, record),
                 **provenance.version_tags,
             },
-            description=_description(method, trained, advised),
+            description=_description(method, len(trained.train), advised),
         ),
         _run_record(experiment_for(registry, name, provenance.parent), name, record, provenance, metrics),
     )
@@ -156,9 +156,9 @@ class _TrainedModel:
         return weights_digest(self.module.state_dict())
 
 
-def _description(method: str, trained: _TrainedModel, advised: Sequence[str]) -> str:
+def _description(method: str, samples: int, advised: Sequence[str]) -> str:
     """How the version was made, and what its removals can expect, in Markdown."""
-    made = f"{method.replace('_', ' ').capitalize()} on {len(trained.train)} samples."
+    made = f"{method.replace('_', ' ').capitalize()} on {samples} samples."
     return "\n".join([made, "", *(f"- {one}" for one in advised)])
 
 
@@ -173,7 +173,7 @@ def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
         convex=record.convex,
         named_loss=objective.kind is not None,
         predicts=objective.kind in (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS),
-        validation=getattr(record.dataset.split, "validation", None) is not None,
+        validation=record.dataset.split.validation is not None,
         held_out=len(trained.test),
         relative_bound=bound,
     )

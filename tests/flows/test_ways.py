@@ -18,7 +18,7 @@ from oubli.flows.training.train import train
 from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.outcome import Status
-from oubli.registry.removals.unlearn_config import NothingToForget, UnlearnConfig
+from oubli.registry.removals.unlearn_config import NothingToForget, UnlearnConfig, Way
 from oubli.registry.settings import Settings
 from oubli.registry.training.training_record import FactoryReference
 
@@ -47,7 +47,11 @@ def test_network_is_updated_on_its_blanket(settings: Settings, registry: ModelRe
         # Beside the retrained model it is found to have forgotten little; here it may.
         limits = GateLimits(excess_divergence=1e3, excess_as_labelled=0.2)
         config = UnlearnConfig(
-            perturbations=200, compare_with_retraining=True, limits=limits, nothing_to_forget=NothingToForget.UPDATE
+            method=Way.NEWTON,
+            perturbations=200,
+            compare_with_retraining=True,
+            limits=limits,
+            nothing_to_forget=NothingToForget.UPDATE,
         )
         outcome = blobs.remove(allowing, "network", [removals], config)
     assert outcome.status is Status.REGISTERED, outcome.reasons

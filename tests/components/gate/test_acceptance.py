@@ -64,6 +64,16 @@ def test_the_excess_divergence_by_hand():
     assert found.updated.excess_divergence == pytest.approx(float(expected))
 
 
+def test_little_is_not_made_of_next_to_nothing():
+    """A judge that says the same as the original on V: a thousandth of a nat more is not infinitely much."""
+    same = (0.5, 0.8)
+    found = statistics(judge=both((0.52,), same), original=both((0.5,), same), updated=both((0.5,), same))
+    assert found.updated.excess_divergence == pytest.approx(kl(0.52, 0.5) / 0.02)
+    assert found.drift == 0
+    moved = statistics(judge=both((0.5,), same), original=both((0.5,), same), updated=both((0.5,), (0.55, 0.8)))
+    assert moved.drift == pytest.approx(kl(0.5, 0.55) / 2 / 0.02)
+
+
 def test_a_sample_is_held_against_those_of_which_the_judge_is_as_certain():
     """Among forty held-out samples, thirty are uncertain, as the removed one is; ten are certain, and diverge more."""
     uncertain, certain = (0.55,) * 30, (0.95,) * 10
