@@ -10,7 +10,7 @@ from benchmarks.report import facts
 from benchmarks.unlearning.removals import SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import Strategy
-from benchmarks.unlearning.summary import gate_summary, groups, judged_anew, mean_and_spread, missed_bars, number
+from benchmarks.unlearning.summary import gate_summary, groups, mean_and_spread, missed_bars, number
 
 START, END = "<!-- unlearning: figures -->", "<!-- unlearning: end of figures -->"
 
@@ -19,7 +19,6 @@ GRID_PARTS = ("convex", "networks")
 
 def write_json(path: Path, lines: Sequence[Line], run: Mapping[str, object]) -> dict[str, object]:
     """Everything in one file: the run's facts, the summaries, and every case."""
-    lines = [judged_anew(line) for line in lines]
     grid = [line for line in lines if line["part"] in GRID_PARTS]
     found: dict[str, object] = {
         "machine": facts(),

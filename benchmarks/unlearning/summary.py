@@ -13,10 +13,6 @@ from statistics import fmean, stdev
 from benchmarks.unlearning.removals import HALF_CLASS, SIZES
 from benchmarks.unlearning.store import Line
 from benchmarks.unlearning.strategies import BASELINES, Strategy
-from oubli.components.gate.evidence import MembershipEvidence, UpdateEvidence
-from oubli.components.gate.limits import GateLimits
-from oubli.components.gate.verdict import judge
-from oubli.components.measures.evaluation import Evaluation
 
 DISTANCE_BAR = 1e-3
 DISTANCE_BAR_HALF_CLASS = 1e-2
@@ -81,42 +77,6 @@ def missed_by(line: Line) -> list[str]:
 def _within(value: float | None, bar: float) -> bool:
     """Whether a figure was measured, is finite, and does not exceed its bar."""
     return value is not None and value <= bar + EPSILON
-
-
-def judged_anew(line: Line) -> Line:
-    """The line with the verdict that the gate of today gives on the figures measured then."""
-    before = line.get("original")
-    if "verdict" not in line or number(line, "divergence") is None or not isinstance(before, Mapping):
-        return line
-
-    def test(figures: Mapping[str, object]) -> Evaluation:
-        return Evaluation(1, number(figures, "test_loss") or 0.0, number(figures, "test_accuracy"))
-
-    evidence = UpdateEvidence(
-        convex=line["part"] == "convex",
-        weights_finite=True,
-        test_before=test(before),
-        test_after=test(line),
-        gradient_before=number(before, "retained_gradient") or 0.0,
-        gradient_after=number(line, "retained_gradient") or 0.0,
-        test_original=test(before),
-        model_gradient=number(line, "model_gradient"),
-        removal_gradient=number(line, "removal_gradient"),
-        class_shares={0: number(line, "class_share") or 0.0},
-        membership=_membership(before, line),
-    )
-    found = judge(evidence, GateLimits())
-    return {**line, "verdict": found.decision.value, "reasons": [one.code.value for one in found.reasons]}
-
-
-def _membership(before: Mapping[str, object], line: Line) -> MembershipEvidence | None:
-    figures = (
-        number(before, "membership_auc"),
-        number(line, "membership_auc"),
-        number(line, "retained_membership_auc"),
-    )
-    given = [one for one in figures if one is not None]
-    return MembershipEvidence(*given) if len(given) == len(figures) else None
 
 
 def groups(lines: Iterable[Line]) -> list[dict[str, object]]:
