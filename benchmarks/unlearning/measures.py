@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from benchmarks.unlearning.removals import Removal
 from benchmarks.unlearning.trainings import Trained
-from oubli.components.gate.evidence import GateEvidence, MembershipEvidence, UpdateEvidence
+from oubli.components.gate.evidence import GateEvidence
 from oubli.components.gate.limits import GateLimits
 from oubli.components.gate.verdict import judge
-from oubli.components.measures.class_shares import class_shares
-from oubli.components.measures.evaluation import evaluate, parameter_distance, prediction_divergence, tug_of_war
+from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
 from oubli.components.measures.measurement import Measurement, measure
 from oubli.components.measures.membership import membership_inference
 from oubli.components.measures.relearning import relearn
@@ -137,28 +135,6 @@ class Reference:
         """Epochs on the removed samples until their loss is the original's; None: not in RELEARNING_EPOCHS."""
         goal = self.before.sets.forget.loss
         return relearn(objective, theta, self.removed, goal=goal, max_epochs=RELEARNING_EPOCHS, seed=0).epochs
-
-    def evidence(
-        self, theta: Tensor, own: dict[str, object], *, convex: bool, model_gradient: float, removal_gradient: float
-    ) -> UpdateEvidence:
-        """What the gate is told: nothing of the retrained models."""
-        after = evaluate(self.original.objective, theta, self.removal.data.test)
-        return UpdateEvidence(
-            convex=convex,
-            weights_finite=bool(torch.isfinite(theta).all()),
-            test_before=self.before.sets.test,
-            test_after=after,
-            gradient_before=self.before.gradient_norm,
-            gradient_after=float(str(own["retained_gradient"])),
-            test_original=self.before.sets.test,
-            model_gradient=model_gradient,
-            removal_gradient=removal_gradient,
-            membership=MembershipEvidence(
-                _membership(self.before), float(str(own["membership_auc"])), self.retained_membership
-            ),
-            class_shares=class_shares(self.removed.labels, self.removal.data.train.labels),
-            l2=self.original.objective.l2,
-        )
 
 
 def verdict(evidence: GateEvidence) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import blobs
 import pytest
 
@@ -60,7 +62,7 @@ def test_retraining_an_older_version_does_not_take_the_alias(
     assert registry.aliases(older.version) == []
     assert registry.by_alias(unlearned, "challenger").version == "2"
     # It is said again to whoever asks again.
-    assert retrain(settings, f"{unlearned}/1", [two]) == older
+    assert retrain(settings, f"{unlearned}/1", [two]) == replace(older, found=True)
 
 
 def test_retraining_without_anything_left_is_refused(settings: Settings, unlearned: str) -> None:
