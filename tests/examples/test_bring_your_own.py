@@ -90,8 +90,13 @@ def test_it_is_registered_with_its_record(registered: str) -> None:
 def test_one_cellar_is_removed(registered: str) -> None:
     settings = Settings()
     removals = blobs.write_removals(settings, "cellar.csv", "subject_id,request_id\ncellar-04,letter-17\n")
-    # Four wines beside eighteen held-out ones say little of a share: what is tested here is the example, not the gate.
-    lenient = UnlearnConfig(limits=GateLimits(excess_as_labelled=0.5))
+    # Four wines beside eighteen held-out ones say little: what is tested here is the example, not the gate.
+    limits = GateLimits(
+        excess_divergence=50.0, excess_rank=0.5, excess_as_labelled=1.0, memory_left=1.0, overshoot=50.0
+    )
+        excess_divergence=50.0, excess_rank=0.9, excess_as_labelled=0.9, memory_left=1.0, overshoot=50.0
+    )
+    lenient = UnlearnConfig(limits=limits)
     outcome = blobs.remove(settings, "wine", [removals], lenient)
     assert (outcome.status, outcome.version) == (Status.REGISTERED, "2"), outcome.reasons
     registry = ModelRegistry(settings)
