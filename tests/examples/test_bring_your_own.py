@@ -94,8 +94,6 @@ def test_one_cellar_is_removed(registered: str) -> None:
     limits = GateLimits(
         excess_divergence=50.0, excess_rank=0.5, excess_as_labelled=1.0, memory_left=1.0, overshoot=50.0
     )
-        excess_divergence=50.0, excess_rank=0.9, excess_as_labelled=0.9, memory_left=1.0, overshoot=50.0
-    )
     lenient = UnlearnConfig(limits=limits)
     outcome = blobs.remove(settings, "wine", [removals], lenient)
     assert (outcome.status, outcome.version) == (Status.REGISTERED, "2"), outcome.reasons
