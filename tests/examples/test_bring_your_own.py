@@ -19,7 +19,7 @@ from oubli.components.gate.limits import GateLimits
 from oubli.registry.models.model_registry import ModelRegistry
 from oubli.registry.removals.outcome import Status
 from oubli.registry.removals.removed_ids import removed_before
-from oubli.registry.removals.unlearn_config import UnlearnConfig
+from oubli.registry.removals.unlearn_config import NothingToForget, UnlearnConfig
 from oubli.registry.settings import Settings
 from oubli.registry.storage.stores import store_for
 
@@ -94,7 +94,7 @@ def test_one_cellar_is_removed(registered: str) -> None:
     limits = GateLimits(
         excess_divergence=50.0, excess_rank=0.5, excess_as_labelled=1.0, memory_left=1.0, overshoot=50.0
     )
-    lenient = UnlearnConfig(limits=limits)
+    lenient = UnlearnConfig(limits=limits, nothing_to_forget=NothingToForget.UPDATE)
     outcome = blobs.remove(settings, "wine", [removals], lenient)
     assert (outcome.status, outcome.version) == (Status.REGISTERED, "2"), outcome.reasons
     registry = ModelRegistry(settings)
