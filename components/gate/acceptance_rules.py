@@ -15,10 +15,10 @@ closeness. Auditors and surrogate share the bias of short training.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from oubli.components.gate.acceptance import AcceptanceStatistics, Standing
 from oubli.components.gate.limits import AcceptanceLimits
+from oubli.components.gate.refusals import RefusalCode
 
 ONE_IN_TEN = 1.2816
 """Standard errors above the mean that a normal figure exceeds in one of ten."""
@@ -27,23 +27,11 @@ RANK_SPREAD = 12**-0.5
 """Standard deviation of a rank that may be anything from 0 to 1."""
 
 
-class AcceptanceRule(StrEnum):
-    """The rules, each of which can refuse."""
-
-    DISAGREES = "disagrees_more_than_one_who_never_saw"
-    TOO_SURE = "surer_than_of_samples_like_it"
-    KNOWS_LABELS = "knows_labels_it_never_saw"
-    PUSHED_AWAY = "less_sure_than_one_who_never_saw"
-    OVERSHOT = "loss_beyond_one_who_never_saw"
-    DRIFTED = "drifted_where_nothing_was_removed"
-    ACCURACY_FELL = "accuracy_fell"
-
-
 @dataclass(frozen=True)
 class Broken:
     """A rule that refuses, with what was found and the most, or the least, that it allows."""
 
-    rule: AcceptanceRule
+    rule: RefusalCode
     found: float
     limit: float
 
@@ -69,7 +57,7 @@ class Acceptance:
 class _Trace:
     """One sign of what a model still remembers: its value in both models, the limit, and what chance adds."""
 
-    rule: AcceptanceRule
+    rule: RefusalCode
     updated: float
     original: float
     limit: float
@@ -90,7 +78,7 @@ def accept(statistics: AcceptanceStatistics, limits: AcceptanceLimits | None = N
     least = _least_rank(statistics, limits)
     over_classes = statistics.updated.rank_over_classes
     if over_classes is not None and least is not None and not over_classes >= least:
-        broken.append(Broken(AcceptanceRule.PUSHED_AWAY, over_classes, least))
+        broken.append(Broken(RefusalCode.PUSHED_AWAY, over_classes, least))
     return Acceptance(tuple(broken), all(trace.original <= trace.limit for trace in traces))
 
 
@@ -98,14 +86,14 @@ def _traces(statistics: AcceptanceStatistics, limits: AcceptanceLimits) -> list[
     updated, original, chance = statistics.updated, statistics.original, statistics.chance
     traces = [
         _Trace(
-            AcceptanceRule.DISAGREES,
+            RefusalCode.DISAGREES,
             updated.excess_divergence,
             original.excess_divergence,
             limits.excess_divergence,
             chance,
         ),
         _Trace(
-            AcceptanceRule.TOO_SURE,
+            RefusalCode.TOO_SURE,
             updated.rank - 0.5,
             original.rank - 0.5,
             limits.excess_rank,
@@ -116,20 +104,20 @@ def _traces(statistics: AcceptanceStatistics, limits: AcceptanceLimits) -> list[
     spread = statistics.as_labelled_spread
     if now is not None and before is not None and spread is not None:
         limit = limits.excess_as_labelled
-        traces.append(_Trace(AcceptanceRule.KNOWS_LABELS, now, before, limit, chance * spread))
+        traces.append(_Trace(RefusalCode.KNOWS_LABELS, now, before, limit, chance * spread))
     return traces
 
 
-def _overshoot(statistics: AcceptanceStatistics, limits: AcceptanceLimits) -> list[tuple[AcceptanceRule, float, float]]:
+def _overshoot(statistics: AcceptanceStatistics, limits: AcceptanceLimits) -> list[tuple[RefusalCode, float, float]]:
     """Rules with a largest value: each with what was found and the limit."""
     judge: Standing = statistics.judge
     largest = limits.overshoot * (judge.loss_removed + judge.loss_held_out)
     found = [
-        (AcceptanceRule.DRIFTED, statistics.drift, limits.drift),
-        (AcceptanceRule.OVERSHOT, statistics.updated.loss_removed, largest),
+        (RefusalCode.DRIFTED, statistics.drift, limits.drift),
+        (RefusalCode.OVERSHOT, statistics.updated.loss_removed, largest),
     ]
     if statistics.accuracy is not None:
-        found.append((AcceptanceRule.ACCURACY_FELL, statistics.accuracy.sure_fall, limits.accuracy_drop))
+        found.append((RefusalCode.HELD_OUT_ACCURACY_FELL, statistics.accuracy.sure_fall, limits.accuracy_drop))
     return found
 
 

@@ -109,6 +109,11 @@ def correct_predictions(loss: Loss | None, outputs: Tensor, labels: Tensor) -> T
     return None
 
 
+def is_predictive(loss: Loss | None) -> bool:
+    """Whether a loss has a predictive distribution, as `log_probabilities` gives it."""
+    return loss in (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS)
+
+
 def log_probabilities(loss: Loss | None, outputs: Tensor) -> Tensor | None:
     """The predictive distributions.
 

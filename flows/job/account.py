@@ -30,18 +30,15 @@ from oubli.components.gate.limits import GateLimits
 from oubli.components.gate.smoothness import Smoothness
 from oubli.components.measures.class_shares import class_shares
 from oubli.flows.job.data_side import DataSide
-from oubli.flows.job.facts import Made, Matched
+from oubli.flows.job.facts import Made
 from oubli.flows.job.model_side import ModelSide
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.models.origin import origin_of
 from oubli.registry.models.tags import Metric
 from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.removed_ids import removed_before
-from oubli.registry.storage.keyed_digests import store_digest
+from oubli.registry.storage.keyed_digests import store_seed
 from oubli.registry.training.training_record import LabelKind, Split
-
-# Of the keyed digest that seeds the noise: as much as a seed holds.
-_SEED_DIGITS = 15
 
 _EXACT = (CurvatureKind.GGN, CurvatureKind.HESSIAN, SnapshotForm.DENSE)
 """Curvatures that are the Hessian of a convex model, where all samples are taken."""
@@ -72,6 +69,11 @@ class Account:
         return (frozenset(self.data.earlier) | self.data.new_ids) - self.never_in_origin
 
     @property
+    def parent_is_origin(self) -> bool:
+        """Whether nothing was removed from the parent since it was trained."""
+        return self.origin is not None and self.origin.version == self.model.parent.version
+
+    @property
     def trained_on(self) -> int:
         """n."""
         return self.model.record.n - len(self.never_in_origin)
@@ -81,11 +83,11 @@ class Account:
         """m."""
         return len(self.removed_ids)
 
+    @cached_property
     def class_shares(self) -> dict[int, float]:
-        """The share of each class's training samples that is removed.
+        """Class -> the share of its training samples that is removed, of the classes that lost samples.
 
-        Returns:
-            Class -> share, of the classes that lost samples; empty where samples have no single class.
+        Empty where samples have no single class.
         """
         if self.model.record.label_kind is not LabelKind.CLASS:
             return {}
@@ -129,11 +131,10 @@ class Account:
             return theta, 0.0
         sigma = capacity.sigma(self.removed)
         # Known to the store alone: who could draw the noise again could take it off. And the same in every retry.
-        secret = store_digest(self.job.store_root, ["noise", self.job.key])
-        generator = torch.Generator().manual_seed(int(secret[:_SEED_DIGITS], 16))
+        generator = torch.Generator().manual_seed(store_seed(self.job.store_root, ["noise", self.job.key]))
         return noisy(theta, sigma, generator), sigma
 
-    def statement(self, parent: Tensor, update: Made | Matched, *, whole: bool) -> CapacityStatement | None:
+    def statement(self, parent: Tensor, update: Made, *, whole: bool) -> CapacityStatement | None:
         """What may be said of privacy after an update; None where no privacy target is set.
 
         Args:
@@ -142,8 +143,7 @@ class Account:
             whole: Whether it moved all parameters.
         """
         capacity, sensitivity = self.capacity(parent), self.model.record.sensitivity
-        # Matching has no theorem, and is not taken where a target is set.
-        if capacity is None or sensitivity is None or isinstance(update, Matched):
+        if capacity is None or sensitivity is None:
             return None
         convex = self.model.record.convex
         assumptions = Assumptions(

@@ -26,7 +26,7 @@ def counted_rows(data: DataSide, account: Account, rows: ParquetSamples, gone: f
     Returns:
         (k,) bool; None where all count.
     """
-    classes = {label for label, share in account.class_shares().items() if share >= gone}
+    classes = {label for label, share in account.class_shares.items() if share >= gone}
     subjects = _subjects_gone(data, account, gone)
     if not classes and not subjects:
         return None

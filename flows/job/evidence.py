@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from oubli.components.curvature.snapshots.snapshot import SnapshotForm
 from oubli.components.gate.acceptance import AcceptanceStatistics, acceptance_statistics
 from oubli.components.gate.evidence import (
     Beside,
@@ -21,7 +22,18 @@ from oubli.components.gate.evidence import (
 from oubli.components.gate.ranks import OnBoth
 from oubli.components.measures.measurement import Measurement
 from oubli.flows.job.counted import counted_rows
-from oubli.flows.job.facts import AUDIT_OUTPUTS, AuditFacts, EmptyBlock, Indefinite, Made, Stage, Unsolved, UpdateFacts
+from oubli.flows.job.facts import (
+    AUDIT_OUTPUTS,
+    AUDITORS,
+    AuditFacts,
+    EmptyBlock,
+    Indefinite,
+    Made,
+    Matched,
+    Stage,
+    Unsolved,
+    UpdateFacts,
+)
 from oubli.flows.job.materials import Materials
 from oubli.flows.job.measured import Measured, held_out_labels, test_figures_as_trained
 from oubli.registry.models.weights import load_weights
@@ -45,13 +57,13 @@ def gate_evidence(materials: Materials, attempt: UpdateFacts, models: Models) ->
             return UnsolvedEvidence(attempt.detail, _step(attempt))
         case EmptyBlock():
             return EmptyBlockEvidence(candidates=attempt.candidate_slices)
-        case _ if models.updated is None:
+        case Made() | Matched() if models.updated is None:
             return UnsolvedEvidence("The update left no weights.", _step(attempt))
-        case _:
+        case Made() | Matched():
             return _of_update(materials, attempt, models, models.updated)
 
 
-def _of_update(materials: Materials, attempt: UpdateFacts, models: Models, updated: Measured) -> UpdateEvidence:
+def _of_update(materials: Materials, attempt: Made | Matched, models: Models, updated: Measured) -> UpdateEvidence:
     account, record = materials.account, materials.model.record
     newton = attempt if isinstance(attempt, Made) else None
     without_noise = None if newton is None else newton.gradient_without_noise
@@ -66,7 +78,7 @@ def _of_update(materials: Materials, attempt: UpdateFacts, models: Models, updat
         acceptance=_acceptance(materials, models, updated),
         model_gradient=None if newton is None else newton.model_gradient,
         removal_gradient=None if newton is None else newton.removal_gradient,
-        class_shares=account.class_shares(),
+        class_shares=account.class_shares,
         membership=_membership(models, updated.figures),
         capacity=(
             None if newton is None else account.statement(materials.theta, newton, whole=materials.block() is None)
@@ -76,11 +88,11 @@ def _of_update(materials: Materials, attempt: UpdateFacts, models: Models, updat
     )
 
 
-def _step(attempt: UpdateFacts) -> Step:
+def _step(attempt: Made | Matched | Unsolved) -> Step:
     """How the update was made."""
-    if attempt.curvature_words.startswith("snapshot"):
-        return Step.SNAPSHOT
-    return Step.MATCHING if "matching" in attempt.curvature_words else Step.NEWTON
+    if attempt.curvature is None:
+        return Step.MATCHING
+    return Step.SNAPSHOT if isinstance(attempt.curvature, SnapshotForm) else Step.NEWTON
 
 
 def _utility(materials: Materials, models: Models, updated: Measured) -> tuple[Utility, ...]:
@@ -133,7 +145,7 @@ def _auditors(materials: Materials) -> tuple[OnBoth, OnBoth] | None:
         return None
     with area.open(Stage.AUDIT, AUDIT_OUTPUTS) as path:
         tables = load_weights(path)
-    judge, witness = (OnBoth(tables[f"{name}.removed"], tables[f"{name}.held_out"]) for name in ("judge", "witness"))
+    judge, witness = (OnBoth(tables[f"{name}.removed"], tables[f"{name}.held_out"]) for name in AUDITORS)
     return judge, witness
 
 

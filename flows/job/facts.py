@@ -59,6 +59,9 @@ SURROGATE = "surrogate.safetensors"
 ORIGINAL_OUTPUTS = "original_outputs.parquet"
 """The original model's outputs on retained and held-out samples, which matching held the model to (update)."""
 
+AUDITORS = ("judge", "witness")
+"""The models that never saw the removed samples, by the names that their outputs have."""
+
 AUDIT_OUTPUTS = "outputs.safetensors"
 """`judge.removed`, `judge.held_out`, `witness.removed`, `witness.held_out`: what two auditors, who never saw the
 removed samples, say on them (m, ...) and on the held-out ones (k, ...), calibrated to the original model (audit)."""

@@ -98,6 +98,18 @@ class Materials:
         return self.model.whole.space.theta_of(module).to(self.theta)
 
     @cached_property
+    def as_trained(self) -> tuple[Objective, Tensor] | None:
+        """The model that the parent came from by removals, with its buffers and its weights; None where it is gone."""
+        if self.account.parent_is_origin:
+            return self.objective, self.theta
+        origin = self.account.origin
+        weights = None if origin is None else self.model.registry.weights_if_there(origin)
+        if weights is None:
+            return None
+        module = self.model.recipe.module(weights)
+        return self.objective_of(module), self.theta_of(module)
+
+    @cached_property
     def snapshot(self) -> CurvatureSnapshot | None:
         """What was kept of the parent's curvature, if it is of these very weights."""
         stored = load_snapshot(self.model.parent, weights_digest(self.model.module.state_dict()))

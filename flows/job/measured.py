@@ -70,14 +70,10 @@ def test_figures_as_trained(materials: Materials, before: Measured) -> Figures |
 
     None where that model is gone.
     """
-    origin = materials.account.origin
-    if origin is not None and origin.version == materials.model.parent.version:
+    if materials.account.parent_is_origin:
         return before.figures.test_figures
-    weights = None if origin is None else materials.model.registry.weights_if_there(origin)
-    if weights is None:
-        return None
-    module = materials.model.recipe.module(weights)
-    return figures(materials.objective_of(module), materials.theta_of(module), materials.test)
+    trained = materials.as_trained
+    return None if trained is None else figures(*trained, materials.test)
 
 
 def held_out_labels(materials: Materials) -> OnBoth:

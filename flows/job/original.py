@@ -60,9 +60,9 @@ def original(materials: Materials) -> Original:
 
 def original_held_out(materials: Materials) -> Tensor:
     """The original's outputs (k, ...) on the held-out samples alone."""
-    stored = _stored(materials)
-    if stored is not None:
-        return stored.held_out
+    table = _made(materials) or _stored(materials)
+    if table is not None:
+        return table.held_out
     _source, objective, theta = _model(materials)
     return output_table(objective, theta, materials.held_out)
 
@@ -70,14 +70,22 @@ def original_held_out(materials: Materials) -> Tensor:
 def outputs_tags(materials: Materials) -> dict[str, str]:
     """Put the table of the version that this removal makes on the store; the version tags that point to it.
 
-    None where neither the parent has one nor the removal made one.
+    No tags where neither the parent has one nor the removal made one.
     """
-    area, store_root = materials.job.area, materials.job.store_root
-    if isinstance(area.require(Stage.UPDATE, UPDATE_FACTS).facts, Matched):
-        with area.open(Stage.UPDATE, ORIGINAL_OUTPUTS) as path:
-            return store_outputs(store_root, read_outputs(path))
-    table = load_outputs(materials.model.parent)
-    return {} if table is None else store_outputs(store_root, table.without(materials.data.new_ids))
+    table = _made(materials)
+    if table is None:
+        inherited = load_outputs(materials.model.parent)
+        table = None if inherited is None else inherited.without(materials.data.new_ids)
+    return {} if table is None else store_outputs(materials.job.store_root, table)
+
+
+def _made(materials: Materials) -> OutputTable | None:
+    """The table that this removal's update wrote; None where it was not made by matching."""
+    area = materials.job.area
+    if not isinstance(area.require(Stage.UPDATE, UPDATE_FACTS).facts, Matched):
+        return None
+    with area.open(Stage.UPDATE, ORIGINAL_OUTPUTS) as path:
+        return read_outputs(path)
 
 
 def _stored(materials: Materials) -> OutputTable | None:
@@ -90,11 +98,9 @@ def _stored(materials: Materials) -> OutputTable | None:
 
 def _model(materials: Materials) -> tuple[str, Objective, Tensor]:
     """The model that says it, in words, as the objective with its buffers, and as its weights."""
-    parent, origin = materials.model.parent, materials.account.origin
-    if origin is not None and origin.version == parent.version:
-        return "the parent, as it was trained", materials.objective, materials.theta
-    weights = None if origin is None else materials.model.registry.weights_if_there(origin)
-    if origin is None or weights is None:
+    trained, origin = materials.as_trained, materials.account.origin
+    if trained is None or origin is None:
         return "the parent, since the weights of the original are gone", materials.objective, materials.theta
-    module = materials.model.recipe.module(weights)
-    return f"the weights of version {origin.version}", materials.objective_of(module), materials.theta_of(module)
+    if materials.account.parent_is_origin:
+        return "the parent, as it was trained", *trained
+    return f"the weights of version {origin.version}", *trained

@@ -11,8 +11,10 @@ import math
 
 from pydantic import BaseModel, ConfigDict
 
+from oubli.components.gate.ranks import NEIGHBOURS
 from oubli.components.removal.matching import MatchingPlan
 from oubli.flows.job.costs import FORWARD_AND_BACKWARD, blanket_extent, training_passes
+from oubli.flows.job.facts import AUDITORS
 from oubli.flows.job.original import MOST_RETAINED
 from oubli.flows.job.request import Request
 from oubli.flows.job.surrogates import matching_plan, samples_seen, surrogate_plan
@@ -23,12 +25,8 @@ from oubli.registry.removals.unlearn_config import UnlearnConfig, Way, WhenRefus
 from oubli.registry.training.how_trained import HowTrained, SettingsSource, how_trained
 from oubli.registry.training.training_record import Split
 
-_AUDITORS = 2
 _COPIES = 6
 """Of the parameters: the original's and the new ones, a gradient, two moments of an optimiser, a spare."""
-
-_FEW_HELD_OUT = 30
-"""Each removed sample is compared with as many held-out ones."""
 
 
 class _Plan(BaseModel):
@@ -143,7 +141,7 @@ def passes(way: Way, config: UnlearnConfig, how: HowTrained, sizes: Sizes, *, co
     total = FORWARD_AND_BACKWARD * sizes.m + blanket_extent(config, sizes.m, retraining).passes + both_models
     surrogate = FORWARD_AND_BACKWARD * samples_seen(surrogate_plan(how.settings, config), sizes.r)
     if audit:
-        total += _AUDITORS * (surrogate + sizes.m + sizes.k) + sizes.k
+        total += len(AUDITORS) * (surrogate + sizes.m + sizes.k) + sizes.k
     if way is Way.NEWTON:
         # The gradient and the curvature of one step; how often its solver comes back is seen then.
         return total + 2 * FORWARD_AND_BACKWARD * sizes.r
@@ -188,7 +186,7 @@ def _may_refuse(way: Way, sizes: Sizes, how: HowTrained, *, convex: bool) -> tup
         found.append(
             "Training's settings are assumed, and a surrogate at the wrong rate predicts nothing: record them."
         )
-    if not convex and sizes.k < _FEW_HELD_OUT:
+    if not convex and sizes.k < NEIGHBOURS:
         found.append(f"Only {sizes.k} held-out samples to judge by.")
     if not convex:
         found.append("Auditors that find the removed samples told otherwise than by one who never saw them.")

@@ -6,7 +6,7 @@ Axes: d trained parameters.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,9 +34,8 @@ _DIGITS = 8
 
 def surrogate_plan(settings: TrainingSettings, config: UnlearnConfig) -> SurrogatePlan:
     """How a surrogate is trained: shorter than training in any case."""
-    plan = SurrogatePlan(settings, epochs=1)
     asked = config.surrogate_epochs or SurrogatePlan.epochs
-    return replace(plan, epochs=max(1, min(asked, settings.epochs - 1)))
+    return SurrogatePlan(settings, epochs=max(1, min(asked, settings.epochs - 1)))
 
 
 def matching_plan(config: UnlearnConfig) -> MatchingPlan:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from oubli.components.errors import ConfigurationError
-from oubli.components.model.losses import Loss, loss_kind
+from oubli.components.model.losses import is_predictive, loss_kind
 from oubli.registry.removals.unlearn_config import AUTO, Order, SnapshotUse, UnlearnConfig, Way
 from oubli.registry.training.how_trained import how_trained
 from oubli.registry.training.recipe import Recipe
-
-_HAVE_DISTRIBUTIONS = (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS)
 
 
 def ways(config: UnlearnConfig, recipe: Recipe) -> tuple[Way, ...]:
@@ -60,7 +58,7 @@ def matching_hindrance(recipe: Recipe) -> str:
 
 def audited(recipe: Recipe) -> bool:
     """Whether auditors can judge a removal: the model is a network and its loss has a predictive distribution."""
-    return not recipe.record.convex and loss_kind(recipe.loss) in _HAVE_DISTRIBUTIONS
+    return not recipe.record.convex and is_predictive(loss_kind(recipe.loss))
 
 
 def _listed(config: UnlearnConfig, recipe: Recipe) -> tuple[Way, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from oubli.components.model.state import output_table
 from oubli.components.progress import Progress
 from oubli.components.removal.targets import calibrate
-from oubli.flows.job.facts import AUDIT_OUTPUTS, UPDATE_FACTS, AuditFacts, Made, Matched, Stage
+from oubli.flows.job.facts import AUDIT_OUTPUTS, AUDITORS, UPDATE_FACTS, AuditFacts, Made, Matched, Stage
 from oubli.flows.job.materials import Materials, in_memory
 from oubli.flows.job.original import original_held_out
 from oubli.flows.job.surrogates import BriefTraining, samples_seen, surrogate_plan
@@ -24,8 +24,6 @@ from oubli.registry.removals.job import RemovalJob
 from oubli.registry.removals.work_area import StageResult
 from oubli.registry.settings import Settings
 from oubli.registry.training.how_trained import how_trained
-
-_AUDITORS = ("judge", "witness")
 
 
 def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult[AuditFacts]:
@@ -45,7 +43,7 @@ def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = No
         retained = in_memory(materials.retained)
         reference = original_held_out(materials)
         found: dict[str, Tensor] = {}
-        for number, name in enumerate(_AUDITORS):
+        for number, name in enumerate(AUDITORS):
             training = BriefTraining(
                 Stage.AUDIT, name, plan, fresh_seed=record.seed + number + 1, seed=job.config.seed + number + 1
             )
@@ -59,9 +57,9 @@ def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = No
         save_weights(found, folder / AUDIT_OUTPUTS)
         return AuditFacts(
             seconds=time.perf_counter() - started,
-            auditors=len(_AUDITORS),
+            auditors=len(AUDITORS),
             epochs=plan.epochs,
-            samples_seen=len(_AUDITORS) * samples_seen(plan, len(retained)),
+            samples_seen=len(AUDITORS) * samples_seen(plan, len(retained)),
         )
 
     return job.area.run(Stage.AUDIT, AuditFacts, compute, inputs=[Stage.FETCH, Stage.UPDATE])
@@ -71,4 +69,4 @@ def _share(on_progress: Progress | None, number: int) -> Progress | None:
     """Of the progress of all, that of one auditor."""
     if on_progress is None:
         return None
-    return lambda fraction: on_progress((number + fraction) / len(_AUDITORS))
+    return lambda fraction: on_progress((number + fraction) / len(AUDITORS))

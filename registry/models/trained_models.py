@@ -14,7 +14,7 @@ from oubli.components.curvature.secant import Secant
 from oubli.components.errors import NonFiniteInput
 from oubli.components.gate.advice import ModelFacts, advice
 from oubli.components.measures.measurement import measure
-from oubli.components.model.losses import Loss
+from oubli.components.model.losses import is_predictive
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
@@ -172,7 +172,7 @@ def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
     return ModelFacts(
         convex=record.convex,
         named_loss=objective.kind is not None,
-        predicts=objective.kind in (Loss.CROSS_ENTROPY, Loss.BCE_WITH_LOGITS),
+        predicts=is_predictive(objective.kind),
         validation=record.dataset.split.validation is not None,
         held_out=len(trained.test),
         relative_bound=bound,

@@ -18,6 +18,9 @@ from oubli.registry.storage.uris import join
 KEY_BYTES = 32
 """As long as the hash's output (RFC 2104, section 3)."""
 
+# As much of a digest as a seed holds.
+_SEED_DIGITS = 15
+
 
 def digest_key(store: ObjectStore, root_uri: str) -> bytes:
     """The store's secret for keyed digests, made on first use.
@@ -77,3 +80,13 @@ def store_digest(store_root: str, lines: Iterable[str]) -> str:
         StoreError: The store cannot be read or written.
     """
     return keyed_digest(digest_key(store_for(store_root), store_root), lines)
+
+
+def store_seed(store_root: str, lines: Iterable[str]) -> int:
+    """A seed under the secret of the store at `store_root`: for draws that repeat, and that nobody outside can guess.
+
+    Raises:
+        DataError: The stored key is damaged.
+        StoreError: The store cannot be read or written.
+    """
+    return int(store_digest(store_root, lines)[:_SEED_DIGITS], 16)

@@ -12,15 +12,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from oubli.registry.storage.keyed_digests import store_digest
+from oubli.registry.storage.keyed_digests import store_seed
 from oubli.registry.training.training_data import ParquetSamples, TrainingData
 from oubli.registry.training.training_record import Split, TrainingRecord
 
 MOST_HELD_OUT = 10_000
 """A calibration has a number per class to find, and a removed sample is ranked among tens: more would only cost."""
-
-# Of the keyed digest that seeds a draw: as much as a seed holds.
-_SEED_DIGITS = 15
 
 
 class HeldOutFrom(StrEnum):
@@ -77,6 +74,6 @@ def keyed_choice(ids: tuple[str, ...], count: int, store_root: str, purpose: str
     """
     if count >= len(ids):
         return frozenset(ids)
-    seed = int(store_digest(store_root, [purpose, *ids])[:_SEED_DIGITS], 16)
+    seed = store_seed(store_root, [purpose, *ids])
     chosen = np.random.default_rng(seed).choice(len(ids), count, replace=False)
     return frozenset(ids[position] for position in chosen)

@@ -100,7 +100,7 @@ def test_noise_is_the_same_in_every_retry_and_not_known_elsewhere(
     assert not torch.equal(noisy, theta)
     assert torch.equal(noisy, second.account.noised(theta, theta)[0])
     # Of another store, whose secret is another, so is the noise.
-    monkeypatch.setattr("oubli.flows.job.account.store_digest", lambda _root, _lines: "f" * 64)
+    monkeypatch.setattr("oubli.flows.job.account.store_seed", lambda _root, _lines: int("f" * 15, 16))
     assert not torch.equal(noisy, first.account.noised(theta, theta)[0])
 
 
@@ -155,7 +155,7 @@ def test_shares_of_classes_count_all_versions(settings: Settings, data_uri: str)
     train(settings, blobs.spec("shares", data_uri))
     plain = UnlearnConfig(limits=GateLimits(accuracy_drop=0.1))
     blobs.remove(settings, "shares", [blobs.sample_removals(settings, "a.csv", range(1, 6))], plain)
-    shares = Materials(settings, job_for(settings, "shares", range(7, 12), plain)).account.class_shares()
+    shares = Materials(settings, job_for(settings, "shares", range(7, 12), plain)).account.class_shares
     labels = np.array(blobs.table().column("label").to_pylist())
     rows = np.arange(blobs.ROWS)
     trained, gone = rows % blobs.TEST_EVERY > 0, (rows > 0) & (rows < 12) & (rows != 6)

@@ -73,6 +73,21 @@ def kept(job: RemovalJob, stage: Stage) -> list[str]:
     return [entry.uri for entry in store_for(job.area.root).list(f"{job.area.root}/{stage}/checkpoints")]
 
 
+def kill_at_the_first_checkpoint(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Run what is killed once its first checkpoint is kept; every look at the clock keeps one from then on."""
+    monkeypatch.setattr(surrogates, "KEEP_EVERY_S", 0.0)
+    keep = WorkArea.keep
+
+    def keep_once(area: WorkArea, stage: str, name: str, path: Path) -> None:
+        keep(area, stage, name, path)
+        raise Killed
+
+    with monkeypatch.context() as once:
+        once.setattr(WorkArea, "keep", keep_once)
+        with pytest.raises(Killed):
+            work()
+
+
 def test_a_killed_surrogate_goes_on_to_the_same_bits(
     allowing: Settings, new_job: Callable[[int], RemovalJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,18 +96,8 @@ def test_a_killed_surrogate_goes_on_to_the_same_bits(
     surrogate(allowing, undisturbed)
     assert not kept(undisturbed, Stage.SURROGATE)  # it took too little time for any
 
-    monkeypatch.setattr(surrogates, "KEEP_EVERY_S", 0.0)
-    keep = WorkArea.keep
-
-    def keep_once(area: WorkArea, stage: str, name: str, path: Path) -> None:
-        keep(area, stage, name, path)
-        raise Killed
-
-    monkeypatch.setattr(WorkArea, "keep", keep_once)
-    with pytest.raises(Killed):
-        surrogate(allowing, job)
+    kill_at_the_first_checkpoint(monkeypatch, lambda: surrogate(allowing, job))
     (uri,) = kept(job, Stage.SURROGATE)
-    monkeypatch.setattr(WorkArea, "keep", keep)
 
     epochs: list[float] = []
     surrogate(allowing, job, epochs.append)
@@ -112,18 +117,8 @@ def test_steps_of_matching_go_on_to_the_same_bits(
         for stage in (gradients, blanket, surrogate):
             stage(allowing, each)
     update(allowing, undisturbed)
-    monkeypatch.setattr(surrogates, "KEEP_EVERY_S", 0.0)
-    keep = WorkArea.keep
-
-    def keep_once(area: WorkArea, stage: str, name: str, path: Path) -> None:
-        keep(area, stage, name, path)
-        raise Killed
-
-    monkeypatch.setattr(WorkArea, "keep", keep_once)
-    with pytest.raises(Killed):
-        update(allowing, job)
+    kill_at_the_first_checkpoint(monkeypatch, lambda: update(allowing, job))
     assert len(kept(job, Stage.UPDATE)) == 1
-    monkeypatch.setattr(WorkArea, "keep", keep)
     files = [stage.files for stage in (update(allowing, job), update(allowing, undisturbed))]
     assert files[0] == files[1]
 
