@@ -55,7 +55,7 @@ class LinearHead:
         width, outputs = self.features, self.outputs
         total = theta.new_zeros(outputs, outputs, width, width)
         sample_bytes = 4 * (width + outputs**2) * theta.dtype.itemsize
-        for features, inner in self._chunks(objective, theta, source, samples_per_chunk(sample_bytes, budget_bytes)):
+        for features, inner in self.curvatures(objective, theta, source, samples_per_chunk(sample_bytes, budget_bytes)):
             with full_precision():
                 for row in range(outputs):
                     for column in range(row + 1):
@@ -65,32 +65,42 @@ class LinearHead:
             for column in range(row):
                 total[column, row] = total[row, column].T
         flat = total.transpose(1, 2).reshape(outputs * width, outputs * width)
-        order = torch.arange(outputs * width, device=theta.device).reshape(outputs, width)
-        if self.bias:
-            # Weights first, then biases, as the parameters come.
-            order = torch.cat([order[:, :-1].reshape(-1), order[:, -1]])
-        order = order.reshape(-1)
+        order = self.order(theta.device)
         flat = flat[order[:, None], order]
         return (flat + flat.T) / 2
 
-    def _chunks(
+    def order(self, device: torch.device) -> Tensor:
+        """(d,) where each element of theta lies in a flat (C, I) matrix whose last column is the bias."""
+        order = torch.arange(self.outputs * self.features, device=device).reshape(self.outputs, self.features)
+        if self.bias:
+            # Weights first, then biases, as the parameters come.
+            return torch.cat([order[:, :-1].reshape(-1), order[:, -1]])
+        return order.reshape(-1)
+
+    def curvatures(
         self, objective: Objective, theta: Tensor, source: SampleSource, size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features (b, I) and B (b, C, C)."""
-        layer = objective.module.get_submodule(self.module)
-        seen: list[Tensor] = []
+        """Chunks of at most `size` samples: features (b, I), and B (b, C, C)."""
 
         def loss(at: Tensor, label: Tensor) -> Tensor:
             return objective.loss(at[None], label[None])[0]
 
+        for features, outputs, labels in self.passed(objective, theta, source, size):
+            yield features, vmap(jacrev(jacrev(loss)))(outputs, labels).detach()
+
+    def passed(
+        self, objective: Objective, theta: Tensor, source: SampleSource, size: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Chunks of at most `size` samples: features (b, I), outputs (b, C), labels."""
+        layer = objective.module.get_submodule(self.module)
+        seen: list[Tensor] = []
         hook = layer.register_forward_hook(lambda _module, arguments, _output: seen.append(arguments[0]))
         try:
             for batch in source.batches(size):
                 samples = objective.prepare(batch)
                 outputs = _outputs(objective, theta, samples)
                 features = seen.pop()
-                inner = vmap(jacrev(jacrev(loss)))(outputs, samples.labels).detach()
-                yield (with_ones(features[:, None])[:, 0] if self.bias else features), inner
+                yield (with_ones(features[:, None])[:, 0] if self.bias else features), outputs, samples.labels
         finally:
             hook.remove()
 

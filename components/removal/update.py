@@ -28,6 +28,9 @@ class StepReport:
         residual: Of the last solve, relative.
         step_norm: Norm of the step.
         seconds: For the curvature, the solves and the gradients after them.
+        passes: Over the retained samples, for gradients and products; 0 where they were not counted.
+        bound: ||grad F_R|| / l2 after the step, which the distance to the retained minimiser of a convex objective does
+            not exceed; None where no step was to reach one.
     """
 
     gradient_before: float
@@ -39,6 +42,8 @@ class StepReport:
     residual: float
     step_norm: float
     seconds: float
+    passes: int = 0
+    bound: float | None = None
 
     @classmethod
     def of(cls, move: Move, before: float, after: float | None, started: float) -> StepReport:

@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from oubli.components.curvature.factors import FactorForm
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
 from oubli.components.gate.capacity import (
@@ -40,8 +41,8 @@ from oubli.registry.removals.removed_ids import removed_before
 from oubli.registry.storage.keyed_digests import store_seed
 from oubli.registry.training.training_record import LabelKind, Split
 
-_EXACT = (CurvatureKind.GGN, CurvatureKind.HESSIAN, SnapshotForm.DENSE)
-"""Curvatures that are the Hessian of a convex model, where all samples are taken."""
+_EXACT = (CurvatureKind.GGN, CurvatureKind.HESSIAN, SnapshotForm.DENSE, *FactorForm)
+"""Curvatures that are the Hessian of a convex model, where all samples are taken, or lead where it does."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,14 @@ class Choices:
         return self.config.steps or (_CONVEX_STEPS if self.record.convex else _NETWORK_STEPS)
 
     @property
+    def to_minimiser(self) -> bool:
+        """Whether steps go on to the minimiser of a convex model, rather than as the settings of single steps say."""
+        config = self.config
+        named = config.curvature != AUTO or config.curvature_samples is not None or config.steps is not None
+        named = named or config.order is not Order.BATCH or bool(config.damping)
+        return self.record.convex and self.record.l2 > 0 and not named and config.use_snapshot is not SnapshotUse.ALWAYS
+
+    @property
     def may_use_snapshot(self) -> bool:
         """Whether a snapshot, where there is one, takes the place of a pass over the retained samples."""
         if self.config.use_snapshot is not SnapshotUse.AUTO:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from oubli.components.blocks.choosing import BlockChoice
+from oubli.components.curvature.factors import FactorForm
 from oubli.components.curvature.kinds import CurvatureKind
 from oubli.components.curvature.snapshots.snapshot import SnapshotForm
 from oubli.components.gate.acceptance import AcceptanceStatistics
@@ -189,14 +190,14 @@ class _Attempt(_Facts):
     """An update that was computed, or was tried.
 
     Attributes:
-        curvature: Of the step: a kind that was built for it, or the form of the snapshot that was read; None where the
-            model was moved by matching.
+        curvature: Of the step: a kind that was built for it, or the form of the snapshot or the factor that was read;
+            None where the model was moved by matching.
         damping: How it was chosen, in words.
-        snapshot_unused: Why the parent's snapshot could not serve; empty where it did, or none was wanted.
+        snapshot_unused: Why nothing that was kept with the parent could serve; empty where it did, or none was wanted.
     """
 
     seconds: float
-    curvature: CurvatureKind | SnapshotForm | None
+    curvature: CurvatureKind | SnapshotForm | FactorForm | None
     damping: str
     snapshot_unused: str = ""
 
@@ -219,6 +220,7 @@ class Made(_Attempt):
         removal_gradient: ||grad|| that the removal adds to it, as `RemovalUpdate` has it.
         noise_sigma: Standard deviation of the noise that was added; 0 for none.
         gradient_without_noise: ||grad F_R|| where the steps ended, before noise; None where none was added.
+        factor: The tags that point to the factor by which the steps went to a convex model's minimiser; else empty.
     """
 
     kind: Literal["made"] = "made"
@@ -227,11 +229,17 @@ class Made(_Attempt):
     removal_gradient: float
     noise_sigma: float
     gradient_without_noise: float | None
+    factor: dict[str, str] = {}
 
     @property
     def undamped(self) -> bool:
         """Whether no step was damped."""
         return all(step.damping == 0 for step in self.steps)
+
+    @property
+    def passes(self) -> int:
+        """Over the retained samples, where the steps counted them; else 0."""
+        return sum(step.passes for step in self.steps)
 
 
 class Matched(_Attempt):

@@ -16,6 +16,7 @@ from oubli.flows.job.facts import (
     BlockFacts,
     FetchFacts,
     GradientFacts,
+    Made,
     RetrainFacts,
     Stage,
     SurrogateFacts,
@@ -121,6 +122,7 @@ def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunReco
             **findings.validate.metrics,
             Metric.REMOVED_IN_ALL: float(lineage.removed_in_all),
             Metric.SECONDS: findings.seconds,
+            **_passes(findings.update),
         },
         artifacts={
             Artifact.EVIDENCE: json.dumps(evidence, indent=1, sort_keys=True),
@@ -129,6 +131,11 @@ def run_record(job: RemovalJob, model: ModelSide, findings: Findings) -> RunReco
         },
         tags={tags.REMOVAL_KEY: job.key, tags.VERDICT: decision.value},
     )
+
+
+def _passes(update: UpdateFacts) -> dict[str, float]:
+    """What the way to a convex model's minimiser cost."""
+    return {Metric.UPDATE_PASSES: float(update.passes)} if isinstance(update, Made) and update.passes else {}
 
 
 def _verdict_errors(found: ValidateFacts) -> str:

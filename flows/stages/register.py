@@ -7,11 +7,12 @@ that it lacks, go on.
 from __future__ import annotations
 
 from oubli.components.gate.verdict import Decision
-from oubli.flows.job.facts import Stage
+from oubli.flows.job.facts import Made, Stage
 from oubli.flows.job.materials import Materials
 from oubli.flows.job.original import outputs_tags
 from oubli.flows.job.run_record import Findings, description, run_record
 from oubli.registry.models import tags
+from oubli.registry.models.factors import factor_tags
 from oubli.registry.models.lineage import Method
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.models.registration import (
@@ -113,12 +114,18 @@ def _new_version(materials: Materials, findings: Findings, shown: RunRecord) -> 
                 tags.RECORD: model.parent.tags[tags.RECORD],
                 tags.RECORD_SHA256: model.parent.tags[tags.RECORD_SHA256],
                 **outputs_tags(materials),
+                **_factor_tags(materials, findings),
                 **store_removed(job.store_root, job.key, materials.data.new_ids, materials.data.earlier),
             },
             description=description(job, shown, findings.validate.remarks),
         ),
         shown,
     )
+
+
+def _factor_tags(materials: Materials, findings: Findings) -> dict[str, str]:
+    """The tags that point to the factor that the update went by, or to the parent's."""
+    return (findings.update.factor if isinstance(findings.update, Made) else {}) or factor_tags(materials.model.parent)
 
 
 def _outcome(job: RemovalJob, findings: Findings, status: Status) -> RemovalOutcome:

@@ -1,4 +1,5 @@
-"""The Newton removal step on the chosen block, from the parent's snapshot or with a pass over the retained samples.
+"""The Newton removal step on the chosen block, from the parent's snapshot or with a pass over the retained samples; of
+a convex model on all parameters, steps to the minimiser.
 
 Axes: d trained parameters.
 """
@@ -15,15 +16,15 @@ from oubli.components.curvature.kinds import curvature_builder
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
 from oubli.components.measures.evaluation import retained_gradient_norm
-from oubli.components.model.gradients import RemovedGradient
 from oubli.components.progress import Progress
 from oubli.components.removal.from_snapshot import removal_from_snapshot
 from oubli.components.removal.newton import NewtonPlan, newton_removal
 from oubli.components.removal.one_at_a_time import one_at_a_time
 from oubli.components.removal.update import RemovalUpdate
-from oubli.flows.job.facts import GRADIENTS, WEIGHTS, Indefinite, Made, Stage, Unsolved
+from oubli.flows.job.facts import WEIGHTS, Indefinite, Made, Unsolved
 from oubli.flows.job.materials import Materials
-from oubli.registry.models.weights import load_weights, save_weights
+from oubli.flows.updates.convex import convex_update, removed_gradient
+from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.unlearn_config import Order, SnapshotUse
 
 _PROBE_SAMPLES = 1024
@@ -32,13 +33,14 @@ _PROBE_SAMPLES = 1024
 def newton_update(
     materials: Materials, block: Tensor | None, folder: Path, on_progress: Progress | None
 ) -> Made | Indefinite | Unsolved:
-    """From the snapshot where this removal takes one, else with a pass over the retained samples."""
+    """To the minimiser of a convex model, from the snapshot where this removal takes one, else with a pass."""
     curvature, damping, unused = materials.choices.curvature, materials.choices.damping().words, ""
     started = time.perf_counter()
     try:
-        tried = _from_snapshot(materials, block)
+        convex = convex_update(materials, on_progress) if materials.choices.to_minimiser and block is None else None
+        tried = _from_snapshot(materials, block) if convex is None else _SnapshotStep(unused=convex.unused)
         unused = tried.unused
-        result = tried.update or _with_a_pass(materials, block, on_progress)
+        result = convex.update if convex else tried.update or _with_a_pass(materials, block, on_progress)
     except NumericalError as error:
         failed = Indefinite if isinstance(error, IndefiniteCurvature) else Unsolved
         return failed(
@@ -53,13 +55,14 @@ def newton_update(
     save_weights(materials.model.with_theta(theta).state_dict(), folder / WEIGHTS)
     return Made(
         seconds=seconds,
-        curvature=tried.form or curvature,
+        curvature=convex.form if convex else tried.form or curvature,
         damping=damping,
         snapshot_unused=unused,
         steps=result.steps,
         model_gradient=result.model_gradient,
         removal_gradient=result.removal_gradient,
         noise_sigma=noise,
+        factor={} if convex is None else convex.tags,
         # What the step reached can be seen without the noise alone.
         gradient_without_noise=(
             retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
@@ -126,9 +129,7 @@ def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progre
         ),
         curvature_samples=None if some is None else materials.some_retained(some),
     )
-    with materials.job.area.open(Stage.GRADIENTS, GRADIENTS) as path:
-        total = load_weights(path)["sum"].to(materials.theta)
-    removed = RemovedGradient(total, len(materials.data.new_ids))
+    removed = removed_gradient(materials)
     objective, theta, retained = materials.objective, materials.theta, materials.retained
     if config.order is Order.BATCH:
         return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)

@@ -12,21 +12,13 @@ version, and goes when that version's snapshot is deleted.
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
-
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from oubli.components.curvature.snapshots.taking import restore_snapshot, take_snapshot
 from oubli.components.errors import ConfigurationError, NumericalError
 from oubli.components.model.frozen_head import on_head
-from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.models import tags
-from oubli.registry.storage.digests import file_digest
-from oubli.registry.storage.scratch import temporary_folder
-from oubli.registry.storage.stores import open_local, store_for
-from oubli.registry.storage.uris import join
+from oubli.registry.models.kept_tensors import TagNames, load_tensors, store_tensors
 
 if TYPE_CHECKING:
     from oubli.components.curvature.secant import Secant
@@ -38,6 +30,7 @@ if TYPE_CHECKING:
 
 _FOLDER = "snapshots"
 _WEIGHTS = "weights_sha256"
+_TAGS = TagNames(tags.SNAPSHOT, tags.SNAPSHOT_SHA256)
 
 
 def keep_snapshot(
@@ -91,14 +84,7 @@ def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256:
         The version tags that point to it.
     """
     facts = {_WEIGHTS: weights_sha256, "snapshot": snapshot.facts()}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in snapshot.tensors().items()}
-    with temporary_folder() as folder:
-        path = folder / "snapshot.safetensors"
-        save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
-        digest = file_digest(path)
-        uri = join(store_root, _FOLDER, f"{digest}.safetensors")
-        store_for(uri).upload(path, uri)
-    return {tags.SNAPSHOT: uri, tags.SNAPSHOT_SHA256: digest}
+    return store_tensors(store_root, _FOLDER, snapshot.tensors(), facts, _TAGS)
 
 
 def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureSnapshot | None:
@@ -115,22 +101,7 @@ def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureS
         DigestMismatch: The bytes are not those that were registered.
         ConfigurationError: They hold no snapshot.
     """
-    uri = version.tags.get(tags.SNAPSHOT)
-    if uri is None:
+    kept = load_tensors(version, "curvature snapshot", _TAGS)
+    if kept is None or kept.facts[_WEIGHTS] != weights_sha256:
         return None
-    try:
-        with open_local(uri) as path:
-            if (digest := file_digest(path)) != version.tags[tags.SNAPSHOT_SHA256]:
-                raise DigestMismatch(
-                    f"The curvature snapshot of {version.label} at {uri} has SHA-256 {digest}, but "
-                    f"{version.tags[tags.SNAPSHOT_SHA256]} was registered.",
-                    remedy="Restore the object, or delete it: a removal then passes over the retained samples.",
-                )
-            with safe_open(path, framework="pt") as stored:
-                facts = json.loads(stored.metadata()["facts"])
-                if facts[_WEIGHTS] != weights_sha256:
-                    return None
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
-    except ObjectMissing:
-        return None
-    return restore_snapshot(tensors, facts["snapshot"])
+    return restore_snapshot(kept.tensors, kept.facts["snapshot"])

@@ -19,6 +19,7 @@ from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
 from oubli.registry.models import tags
+from oubli.registry.models.factors import keep_factor
 from oubli.registry.models.lineage import Lineage, Method
 from oubli.registry.models.model_registry import TRAINED_ALIAS, ModelRegistry, RegisteredVersion
 from oubli.registry.models.registration import (
@@ -182,9 +183,12 @@ def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
 def _snapshot_tags(
     settings: Settings, trained: _TrainedModel, secant: Secant | None, wanted: bool | None
 ) -> dict[str, str]:
-    """Keep the curvature snapshot where it is wanted; the version tags that point to it."""
+    """Keep the curvature snapshot where it is wanted, or a convex model's factor; the version tags that point to it."""
+    record = trained.recipe.record
+    if wanted is None and record.convex and record.l2 > 0:
+        return keep_factor(settings.store_root, trained.objective, trained.train, budget_bytes=settings.memory_bytes)
     if wanted is None:
-        wanted = not trained.recipe.record.convex
+        wanted = not record.convex
     if not wanted and secant is None:
         return {}
     return keep_snapshot(
@@ -192,7 +196,7 @@ def _snapshot_tags(
         trained.objective,
         trained.train,
         trained.weights_sha256,
-        seed=trained.recipe.record.seed,
+        seed=record.seed,
         secant=secant,
         budget_bytes=settings.memory_bytes,
     )

@@ -198,7 +198,11 @@ class UnlearnConfig(BaseModel):
         "'always': one step from it or an error; 'never': pass over the retained samples.",
     )
     steps: int | None = Field(
-        None, ge=1, le=10, description="Newton steps. Empty: two for a convex model, one otherwise."
+        None,
+        ge=1,
+        le=10,
+        description="Newton steps. Empty: on a convex model as many as the bound on the distance to retraining asks "
+        "for, one otherwise.",
     )
     surrogate_epochs: int | None = Field(
         None,

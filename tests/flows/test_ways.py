@@ -179,7 +179,7 @@ def test_finite_difference_takes_the_secant_that_training_kept(
 def test_a_snapshot_that_is_not_there_is_missed_only_where_it_must_be(
     settings: Settings, registry: ModelRegistry, convex: RegisteredVersion
 ) -> None:
-    # A convex model's removal takes two steps, so training keeps none.
+    # A convex model's removals go by its factor, so training keeps no snapshot.
     assert "oubli.snapshot" not in convex.tags
     removals = blobs.sample_removals(settings, "two.csv", range(20, 23))
     with pytest.raises(ConfigurationError, match="convex/1 has no curvature snapshot") as caught:

@@ -45,6 +45,26 @@ def test_what_is_asked_for_is_done(convex: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "goes"),
+    [
+        ({}, True),
+        ({"damping": 0.0}, True),
+        ({"use_snapshot": "never"}, True),
+        ({"use_snapshot": "always"}, False),
+        # Whoever names one of these means single steps.
+        ({"steps": 2}, False),
+        ({"damping": 0.1}, False),
+        ({"curvature": "ggn"}, False),
+        ({"curvature_samples": 10}, False),
+        ({"order": "one_at_a_time"}, False),
+    ],
+)
+def test_when_steps_go_on_to_the_minimiser(config: dict[str, Any], goes: bool) -> None:
+    assert choices(convex=True, **config).to_minimiser is goes
+    assert not choices(**config).to_minimiser
+
+
+@pytest.mark.parametrize(
     ("config", "may"),
     [
         ({}, True),
