@@ -30,6 +30,8 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@# Some seconds, now in place of in the first selection.
+	$(BIN)/python -m oubli.components.lfoci.warming
 	touch $@
 
 demo: setup ## train, remove 25 samples, compare with retraining (STORE=s3://bucket/prefix for S3)

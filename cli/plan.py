@@ -28,9 +28,13 @@ def plan(
 
     from oubli.cli.tables import print_plan
     from oubli.cli.toml import read_toml
-    from oubli.flows.stages.planning import plan_removal
+    from oubli.registry.removals.asked import check_removals
     from oubli.registry.removals.unlearn_config import UnlearnConfig
     from oubli.registry.settings import load_settings
 
     settings = UnlearnConfig() if config is None else read_toml(config, UnlearnConfig)
+    check_removals(load_settings(), model, removals, settings.unknown_ids)
+    # Late: torch takes seconds to start, and what is wrong with a request has been found by now.
+    from oubli.flows.stages.planning import plan_removal
+
     print_plan(Console(), plan_removal(load_settings(), model, removals, settings))

@@ -29,11 +29,11 @@ def show(
     registry = ModelRegistry(load_settings())
     shown = registry.version(name, version)
     console.print(facts_table(shown.label, _lineage(registry, shown)))
-    run = registry.client.get_run(shown.run_id) if shown.run_id else None
+    run = registry.run(shown)
     if run is None:
         console.print("No MLflow run belongs to this version, so nothing was measured.")
         return
-    metrics = run.data.metrics
+    metrics = run.metrics
     columns = {"Parent": OF_PARENT, "This version": "", "Retrained": OF_RETRAINED}
     measured = {heading: suffix for heading, suffix in columns.items() if f"{Metric.TEST_LOSS}{suffix}" in metrics}
     console.print(evidence_table("Measured", measured, metrics))
@@ -49,9 +49,8 @@ def _lineage(registry: ModelRegistry, shown: RegisteredVersion) -> list[tuple[st
 
     aliases = ", ".join(f"@{alias}" for alias in registry.aliases(shown)) or "none"
     rows = [("Aliases", aliases), ("Lineage", _ancestry(registry, shown)), ("MLflow run", shown.run_id or "none")]
-    run = registry.client.get_run(shown.run_id) if shown.run_id else None
-    if run is not None:
-        rows += [(_title(key), value) for key, value in run.data.params.items()]
+    if (run := registry.run(shown)) is not None:
+        rows += [(_title(key), value) for key, value in run.params.items()]
     digest = shown.tags.get(tags.WEIGHTS_SHA256)
     return rows + ([("Weights SHA-256", digest)] if digest else [])
 

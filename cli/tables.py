@@ -96,10 +96,10 @@ def evidence_table(title: str, columns: Mapping[str, str], metrics: Mapping[str,
     for heading in columns:
         table.add_column(heading, justify="right")
     for key, name in _SETS.items():
-        for measure in ("loss", "accuracy"):
+        for measure in ("loss", "accuracy", "class_mean_accuracy"):
             values = [metrics.get(f"{key}_{measure}{suffix}") for suffix in columns.values()]
             if any(value is not None for value in values):
-                table.add_row(f"{name} {measure}", *(_cell(value, measure) for value in values))
+                table.add_row(f"{name} {measure.replace('_', ' ')}", *(_cell(value, measure) for value in values))
     for key in ("forget", "retained"):
         values = [metrics.get(f"{key}_membership_auc{suffix}") for suffix in columns.values()]
         if any(value is not None for value in values):
@@ -128,4 +128,4 @@ def facts_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 def _cell(value: float | None, measure: str) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.2f} %" if measure == "accuracy" else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if measure.endswith("accuracy") else f"{value:.4f}"

@@ -38,12 +38,20 @@ def train(
 
     from oubli.cli.tables import print_trained
     from oubli.cli.toml import read_toml
-    from oubli.flows.train import retrain as retrain_flow
-    from oubli.flows.train import train as train_flow
+    from oubli.registry.removals.asked import check_removals
+    from oubli.registry.removals.removal_set import UnknownIds
+    from oubli.registry.settings import load_settings
     from oubli.registry.training.train_spec import TrainSpec
 
-    if spec is not None:
-        print_trained(Console(), train_flow(read_toml(spec, TrainSpec)))
+    wanted = None if spec is None else read_toml(spec, TrainSpec)
+    if removals:
+        check_removals(load_settings(), source or "", removals, UnknownIds.ERROR)
+    # Late: torch and Prefect take seconds to start, and what is wrong with a request has been found by now.
+    from oubli.flows.train import retrain as retrain_flow
+    from oubli.flows.train import train as train_flow
+
+    if wanted is not None:
+        print_trained(Console(), train_flow(wanted))
         return
     retrained = retrain_flow(source or "", removals or [])
     print_trained(Console(), retrained.version, retrained.advice)

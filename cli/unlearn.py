@@ -56,9 +56,10 @@ def unlearn(
 
     from oubli.cli.tables import print_outcome
     from oubli.cli.toml import read_toml, validated
-    from oubli.flows.unlearn import unlearn as unlearn_flow
+    from oubli.registry.removals.asked import check_removals
     from oubli.registry.removals.outcome import Status
     from oubli.registry.removals.unlearn_config import UnlearnConfig
+    from oubli.registry.settings import load_settings
 
     chosen: dict[str, object] = {}
     chosen |= {name: value for name, value in (("method", method), ("selection", selection)) if value != "auto"}
@@ -68,6 +69,10 @@ def unlearn(
         settings = read_toml(config, UnlearnConfig, overrides=chosen)
     else:
         settings = validated(chosen, UnlearnConfig, source="The command line", remedy="Set the rest with --config.")
+    check_removals(load_settings(), model, removals, settings.unknown_ids)
+    # Late: torch and Prefect take seconds to start, and what is wrong with a request has been found by now.
+    from oubli.flows.unlearn import unlearn as unlearn_flow
+
     outcome = unlearn_flow(model, removals, settings)
     print_outcome(Console(), outcome)
     if outcome.status is Status.REFUSED:

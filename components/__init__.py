@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oubli.components.blocks.blanket import BlanketPlan
-    from oubli.components.blocks.choosing import BlockChoice, select_block
+    from oubli.components.blocks.block_choice import BlockChoice
+    from oubli.components.blocks.choosing import select_block
     from oubli.components.blocks.perturbation import GaussianPerturbation, TokenPerturbation, TokenVocabulary
     from oubli.components.blocks.union import UnionRule
-    from oubli.components.curvature.kinds import CurvatureKind, curvature_builder
+    from oubli.components.curvature.curvature_kind import CurvatureKind
+    from oubli.components.curvature.kinds import curvature_builder
     from oubli.components.curvature.snapshots.taking import take_snapshot
     from oubli.components.gate.evidence import Beside, UpdateEvidence, Utility
     from oubli.components.gate.limits import GateLimits
@@ -73,10 +75,12 @@ __all__ = [
 if not TYPE_CHECKING:
     _HOMES = {
         "blocks.blanket": ("BlanketPlan",),
-        "blocks.choosing": ("BlockChoice", "select_block"),
+        "blocks.block_choice": ("BlockChoice",),
+        "blocks.choosing": ("select_block",),
         "blocks.perturbation": ("GaussianPerturbation", "TokenPerturbation", "TokenVocabulary"),
         "blocks.union": ("UnionRule",),
-        "curvature.kinds": ("CurvatureKind", "curvature_builder"),
+        "curvature.curvature_kind": ("CurvatureKind",),
+        "curvature.kinds": ("curvature_builder",),
         "curvature.snapshots.taking": ("take_snapshot",),
         "gate.evidence": ("Beside", "UpdateEvidence", "Utility"),
         "gate.limits": ("GateLimits",),

@@ -7,9 +7,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from oubli.flows.runtime.retries import READS_AND_WRITES
-from oubli.flows.stages.fetch import check_removals
 from oubli.flows.unlearn import unlearn
 from oubli.registry.errors import RemovalSetError, UnknownIdsError
+from oubli.registry.removals.asked import check_removals
 from oubli.registry.removals.inbox import reject, settle, waiting
 from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.unlearn_config import UnlearnConfig
@@ -31,7 +31,7 @@ def check_task(model: str, files: list[str], config: UnlearnConfig) -> list[str]
         if not store_for(uri).exists(uri):
             continue  # moved by an attempt that then lost the store
         try:
-            check_removals(settings, model, [uri], config)
+            check_removals(settings, model, [uri], config.unknown_ids)
         # Only what is the file's own fault; trouble with the model leaves it where it is.
         except (RemovalSetError, UnknownIdsError) as error:
             moved = reject(settings.store_root, model, uri, error)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from oubli import components
 from oubli.components.errors import ConfigurationError
 
 # Nothing that Oubli starts reports to its vendor unless the user says so.
@@ -98,7 +99,7 @@ def load_settings() -> Settings:
 
 
 def prepare_environment(settings: Settings, *, console_logs: bool = True) -> None:
-    """Set the variables that Prefect and MLflow read when they are imported, where they are not set already.
+    """Set the variables that Prefect, MLflow and numba read when they are imported, where they are not set already.
 
     Args:
         settings: Of this process.
@@ -113,6 +114,10 @@ def prepare_environment(settings: Settings, *, console_logs: bool = True) -> Non
         # Its default of 7, each pause twice the last, keeps a person waiting for minutes on a server that is down.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     }
+    kernels = Path(components.__file__).with_name("lfoci") / "engines"
+    if not os.access(kernels, os.W_OK):
+        # numba keeps compiled kernels beside their file; else they shall last as long as what else Oubli keeps.
+        defaults["NUMBA_CACHE_DIR"] = str((settings.home / "kernels").resolve())
     if not console_logs:
         # The server keeps the logs; on the terminal only what a person asked for.
         defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}

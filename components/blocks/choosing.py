@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from oubli.components.blocks.blanket import Blanket, BlanketPlan, candidate_slices, select_blanket
+from oubli.components.blocks.block_choice import BlockChoice as BlockChoice
 from oubli.components.blocks.slice_sizes import slice_totals, within_size
 from oubli.components.blocks.slices import Slice, SliceMap
 from oubli.components.errors import ConfigurationError
@@ -25,25 +25,6 @@ from oubli.components.model.gradients import gradient_sum
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
 from oubli.components.progress import Progress
-
-
-class BlockChoice(StrEnum):
-    """How the block is chosen."""
-
-    L_FOCI = "l_foci"
-    """The union of what L-FOCI selects for each removed sample."""
-
-    L_FOCI_BATCH = "l_foci_batch"
-    """One L-FOCI selection, from the means over the removed samples."""
-
-    TOP_GRADIENT = "top_gradient"
-    """The slices with the largest norm of the removed samples' summed loss gradient."""
-
-    RANDOM = "random"
-    """Slices in a random order."""
-
-    FULL = "full"
-    """Every trained parameter, sliced or not."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from oubli.components.curvature.base import FactoredCurvature
 from oubli.components.curvature.linear_head import LinearHead, find_linear_head
 from oubli.components.curvature.output_roots import root_rows
 from oubli.components.curvature.probes import TRACE_PROBES, random_signs
-from oubli.components.curvature.samplewise import SampleMap
+from oubli.components.curvature.samplewise import SampleMap, loss_hessians
 from oubli.components.model.attention import differentiable_attention
 from oubli.components.model.chunking import activation_bytes, first_sample, samples_per_chunk
 from oubli.components.model.samples import Samples
@@ -154,9 +154,6 @@ class GaussNewton(FactoredCurvature):
         def output(at: Tensor, inputs: Tensor) -> Tensor:
             return self.restriction.outputs(at, inputs[None]).reshape(elements)
 
-        def loss(at: Tensor, label: Tensor) -> Tensor:
-            return self.objective.loss(at.reshape(1, *shape), label[None])[0]
-
         # Per sample: J, the product B J, the touched tensors' own J before the block is taken, and C times
         # the gradients of the activations.
         row_bytes = (2 * self.size + self.restriction.touched_size) * values.dtype.itemsize
@@ -165,7 +162,7 @@ class GaussNewton(FactoredCurvature):
         jacobian_of = SampleMap(
             lambda inputs: jacrev(output)(values, inputs), lambda inputs: jacrev(output, chunk_size=1)(values, inputs)
         )
-        inner_of = SampleMap(jacrev(jacrev(loss)))
+        inner_of = loss_hessians(self.objective, shape)
         for batch in self.source.batches(samples_per_chunk(sample_bytes, self.budget_bytes)):
             samples = self.objective.prepare(batch)
             with full_precision(), differentiable_attention():

@@ -6,9 +6,9 @@ Axes: d parameters, d_P of them in the block.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 
+from oubli.components.curvature.curvature_kind import CurvatureKind as CurvatureKind
 from oubli.components.curvature.fisher import EmpiricalFisher, SampledFisher
 from oubli.components.curvature.gauss_newton import GaussNewton
 from oubli.components.curvature.hessian import Hessian
@@ -22,18 +22,6 @@ from oubli.components.model.samples import SampleSource
 
 CurvatureBuilder = Callable[[Restriction, SampleSource], Curvature]
 """(the block at its weights, the samples) -> the curvature of their mean loss. Nothing costly happens in the call."""
-
-
-class CurvatureKind(StrEnum):
-    """Which matrix stands for the Hessian of the mean loss."""
-
-    GGN = "ggn"
-    HESSIAN = "hessian"
-    FISHER = "fisher"
-    SAMPLED_FISHER = "sampled_fisher"
-    KFAC = "kfac"
-    EKFAC = "ekfac"
-    FINITE_DIFFERENCE = "finite_difference"
 
 
 def curvature_builder(

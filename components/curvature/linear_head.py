@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
 
 from oubli.components.curvature.kronecker.layer_inputs import with_ones
+from oubli.components.curvature.samplewise import loss_hessians
 from oubli.components.model.chunking import samples_per_chunk
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples, SampleSource
@@ -81,12 +81,9 @@ class LinearHead:
         self, objective: Objective, theta: Tensor, source: SampleSource, size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of at most `size` samples: features (b, I), and B (b, C, C)."""
-
-        def loss(at: Tensor, label: Tensor) -> Tensor:
-            return objective.loss(at[None], label[None])[0]
-
+        inner_of = loss_hessians(objective, torch.Size([self.outputs]))
         for features, outputs, labels in self.passed(objective, theta, source, size):
-            yield features, vmap(jacrev(jacrev(loss)))(outputs, labels).detach()
+            yield features, inner_of(outputs, labels)
 
     def passed(
         self, objective: Objective, theta: Tensor, source: SampleSource, size: int

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
 
 from oubli.components.curvature.draws import normals, uniforms
+from oubli.components.curvature.samplewise import loss_hessians
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NonFiniteInput
 from oubli.components.model.losses import Loss
 from oubli.components.model.objective import Objective
@@ -129,12 +129,8 @@ def _cross_entropy_draw(outputs: Tensor, labels: Tensor, keys: Tensor) -> Tensor
 
 def _root_by_eigenvalues(objective: Objective, outputs: Tensor, labels: Tensor) -> Tensor:
     """(b, K, K) rows r with R^T R = B."""
-    shape = outputs.shape[1:]
-
-    def loss(at: Tensor, label: Tensor) -> Tensor:
-        return objective.loss(at.reshape(1, *shape), label[None])[0]
-
-    return root_rows(vmap(jacrev(jacrev(loss)))(outputs.reshape(len(outputs), -1), labels).detach())
+    inner = loss_hessians(objective, outputs.shape[1:])
+    return root_rows(inner(outputs.reshape(len(outputs), -1), labels))
 
 
 def root_rows(inner: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class ModelFacts:
         predicts: The loss has a predictive distribution, which auditors judge by: the first two of these.
         validation: The data has a split that is held out beside the test split.
         held_out: Test samples.
+        one_by_one: vmap cannot run the model or its loss, so that per-sample gradients take a pass each.
         relative_bound: ||grad F|| / l2 over ||w||, how far a convex model may be from its minimiser; None elsewhere.
     """
 
@@ -29,12 +30,23 @@ class ModelFacts:
     predicts: bool
     validation: bool
     held_out: int
+    one_by_one: bool = False
     relative_bound: float | None = None
 
 
 def advice(facts: ModelFacts) -> tuple[str, ...]:
     """Sentences for who is going to remove samples from the model; the first says how."""
     found = _convex(facts) if facts.convex else _network(facts)
+    if not facts.named_loss:
+        found.append(
+            "Under a loss of its own, the accuracy and the divergence of predictions have no meaning and are left out; "
+            "where outputs are embeddings of classes, figures say how many lie nearest to their own class's mean."
+        )
+    if facts.one_by_one:
+        found.append(
+            "torch's vmap cannot run the model or its loss: each sample takes a pass of its own, more slowly, to the "
+            "same figures."
+        )
     if facts.held_out < FEW_HELD_OUT:
         found.append(
             f"There are {facts.held_out} test samples: a fall of accuracy by less than several points cannot be told "

@@ -107,6 +107,7 @@ class UpdateEvidence:
         utility: the updated model on test samples, beside the parent, beside the trained model that the parent came
             from by removals, beside the retrained one.
         acceptance: a network beside models that never saw the removed samples.
+        auditor_failed: which auditor's training failed, and how; empty where none did, or none was wanted.
         model_gradient: ||grad F_S|| at the weights before the update, S being all samples that they were trained on,
             the removed ones included.
         removal_gradient: (1/(n-m)) ||sum over the removed of (grad loss + l2 w)||, at the same weights.
@@ -125,6 +126,7 @@ class UpdateEvidence:
     step: Step = Step.NEWTON
     utility: tuple[Utility, ...] = ()
     acceptance: AcceptanceStatistics | None = None
+    auditor_failed: str = ""
     model_gradient: float | None = None
     removal_gradient: float | None = None
     class_shares: Mapping[int, float] | None = None

@@ -21,6 +21,7 @@ class RefusalCode(StrEnum):
     FAR_FROM_RETRAINING = "far_from_retraining"
     RETAINED_GRADIENT_REMAINS = "retained_gradient_remains"
     NOT_COMPARED = "not_compared"
+    AUDITOR_FAILED = "auditor_failed"
     DISAGREES = "disagrees_more_than_one_who_never_saw"
     TOO_SURE = "surer_than_of_samples_like_it"
     KNOWS_LABELS = "knows_labels_it_never_saw"
@@ -90,6 +91,11 @@ REMEDIES: Mapping[RefusalCode, Mapping[Step, str]] = MappingProxyType(
             Step,
             "Set compare_with_retraining to true. Auditors serve networks whose loss is cross_entropy or "
             "bce_with_logits.",
+        ),
+        RefusalCode.AUDITOR_FAILED: dict.fromkeys(
+            Step,
+            "Check that optimiser, learning rate and batch size in the training record are the model's own, or "
+            "set compare_with_retraining to true.",
         ),
         RefusalCode.DISAGREES: _STILL_THERE,
         RefusalCode.TOO_SURE: _STILL_THERE,

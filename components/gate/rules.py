@@ -180,6 +180,8 @@ def _network(evidence: UpdateEvidence, limits: GateLimits) -> list[Refusal]:
     acceptance = acceptance_of(evidence, limits)
     areas = evidence.membership
     recognised = None if areas is None else areas.retrained
+    if acceptance is None and evidence.auditor_failed:
+        return [refusal(RefusalCode.AUDITOR_FAILED, evidence.auditor_failed, evidence.step)]
     if acceptance is None and recognised is None:
         finding = "Nothing shows whether the network forgot: no model that never saw the removed samples was asked."
         return [refusal(RefusalCode.NOT_COMPARED, finding, evidence.step)]

@@ -5,11 +5,13 @@ Axes: m removed samples, n - m retained, k test samples, d parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
+from oubli.components.measures.class_means import class_mean_accuracies
 from oubli.components.measures.evaluation import (
     Evaluation,
     Figures,
@@ -34,6 +36,8 @@ class Measurement:
         forget_membership: membership inference, by the loss, of the removed against the test samples; None where
             either set is missing or a loss is NaN.
         retained_membership: the same of the retained samples.
+        class_means: the share of each set, by name, that lies nearest to its own class's mean; empty for Oubli's own
+            losses, and where outputs are no embeddings or labels no classes.
         test_figures: of each test sample, (k,); None where there are none.
     """
 
@@ -43,6 +47,7 @@ class Measurement:
     gradient_norm: float
     forget_membership: MembershipInference | None
     retained_membership: MembershipInference | None
+    class_means: Mapping[str, float] = field(default_factory=dict)
     test_figures: Figures | None = None
 
     @property
@@ -66,7 +71,8 @@ class Measurement:
                 side.
 
         Returns:
-            `forget_loss`, `retained_loss`, `test_loss`, the same with `_accuracy` where the loss has one,
+            `forget_loss`, `retained_loss`, `test_loss`, the same with `_accuracy` where the loss has one, with
+            `_class_mean_accuracy` where outputs are embeddings,
             `forget_membership_auc`, `forget_membership_auc_error`, the same of `retained`, `retained_gradient_norm`.
         """
         named = {}
@@ -75,6 +81,8 @@ class Measurement:
                 named[f"{name}_loss"] = evaluation.loss
                 if evaluation.accuracy is not None:
                     named[f"{name}_accuracy"] = evaluation.accuracy
+            if name in self.class_means:
+                named[f"{name}_class_mean_accuracy"] = self.class_means[name]
         for name, inference in (("forget", self.forget_membership), ("retained", self.retained_membership)):
             if inference is not None:
                 named[f"{name}_membership_auc"] = inference.auc
@@ -110,6 +118,9 @@ def measure(
         gradient_norm=retained_gradient_norm(objective, theta, retained),
         forget_membership=_membership(forget, held_out),
         retained_membership=_membership(kept, held_out),
+        class_means=class_mean_accuracies(
+            objective, theta, retained, {"forget": removed, "retained": retained, "test": test}
+        ),
         test_figures=held_out,
     )
 

@@ -12,6 +12,7 @@ pass of its own, which gives the same rows, more slowly. `per_sample_way` tells 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,8 @@ from oubli.components.model.chunking import (
 )
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples, SampleSource
+
+_log = logging.getLogger(__name__)
 
 
 class PerSampleWay(StrEnum):
@@ -92,6 +95,7 @@ def per_sample_way(objective: Objective, theta: Tensor, source: SampleSource) ->
                 f"{type(objective.module).__name__} draws random numbers in evaluation mode.",
                 remedy="Pass training=self.training to functional.dropout, or use nn.Dropout.",
             ) from error
+        _log.info("One sample at a time, which is slower: %s", str(error).partition("\n")[0])
         return PerSampleWay.ONE_BY_ONE
     return PerSampleWay.VMAP
 

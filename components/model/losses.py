@@ -8,7 +8,6 @@ A per-sample loss averages over every axis but the first, as torch's own `reduct
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from types import MappingProxyType
 
 import torch
@@ -16,17 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from oubli.components.errors import ConfigurationError
+from oubli.components.model.loss_names import Loss as Loss
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs (b, ...), labels (b, ...)) -> losses (b,), differentiable in the outputs."""
-
-
-class Loss(StrEnum):
-    """The losses that a training record can name without an import string."""
-
-    CROSS_ENTROPY = "cross_entropy"
-    BCE_WITH_LOGITS = "bce_with_logits"
-    MSE = "mse"
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:

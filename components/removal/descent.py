@@ -8,22 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError, NumericalError
+from oubli.components.removal.optimisers import Optimiser as Optimiser
 
 RunState = Mapping[str, Tensor]
 """Values, buffers (`buffer.*`), optimiser (`optimiser.*`), generator (`draws`), steps done and the run's identity."""
-
-
-class Optimiser(StrEnum):
-    """The optimisers that a surrogate can be trained with."""
-
-    SGD = "sgd"
-    ADAM = "adam"
 
 
 @dataclass(frozen=True)

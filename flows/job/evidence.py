@@ -76,6 +76,7 @@ def _of_update(materials: Materials, attempt: Made | Matched, models: Models, up
         step=_step(attempt),
         utility=_utility(materials, models, updated),
         acceptance=_acceptance(materials, models, updated),
+        auditor_failed=_auditor_failed(materials),
         model_gradient=None if newton is None else newton.model_gradient,
         removal_gradient=None if newton is None else newton.removal_gradient,
         class_shares=account.class_shares,
@@ -147,6 +148,11 @@ def _auditors(materials: Materials) -> tuple[OnBoth, OnBoth] | None:
         tables = load_weights(path)
     judge, witness = (OnBoth(tables[f"{name}.removed"], tables[f"{name}.held_out"]) for name in AUDITORS)
     return judge, witness
+
+
+def _auditor_failed(materials: Materials) -> str:
+    stage = materials.job.area.finished(Stage.AUDIT, AuditFacts)
+    return "" if stage is None else stage.facts.failed
 
 
 def _membership(models: Models, updated: Measurement) -> MembershipEvidence | None:

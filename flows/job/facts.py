@@ -178,12 +178,14 @@ class AuditFacts(_Facts):
         auditors: How many; 0 where there was no update to judge.
         epochs: Passes of each over the retained samples at most.
         samples_seen: Samples in all their batches together.
+        failed: Which of them could not be trained, and why; empty where all were.
     """
 
     seconds: float
     auditors: int
     epochs: int
     samples_seen: int
+    failed: str = ""
 
 
 class _Attempt(_Facts):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from oubli.components.errors import ConfigurationError
 from oubli.components.removal.targets import LEAST_HELD_OUT
 from oubli.flows.job.ways import ways
-from oubli.registry.errors import RemovalSetError, TrainingDataError
-from oubli.registry.models.model_registry import ModelRegistry, RegisteredVersion
-from oubli.registry.removals.removal_set import ResolvedRemoval, read_removal_set
-from oubli.registry.removals.removed_ids import removed_before
+from oubli.registry.errors import TrainingDataError
+from oubli.registry.models.model_registry import RegisteredVersion
+from oubli.registry.removals.asked import Asked, asked
+from oubli.registry.removals.removal_set import read_removal_set
 from oubli.registry.removals.unlearn_config import UnlearnConfig, Way
 from oubli.registry.settings import Settings
 from oubli.registry.training.held_out import HeldOut, held_out_rows
@@ -20,61 +20,44 @@ from oubli.registry.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)
-class Request:
-    """A removal set resolved against the version it is to be removed from.
+class Request(Asked):
+    """What is asked, and how it can be done.
 
     Attributes:
-        before: What earlier versions removed, each id with the key of the removal that took it.
         ways: Those that the removal tries, in their order.
         data: What the parent was trained on.
         held_out: The rows that decide, and those that are reported on.
     """
 
-    registry: ModelRegistry
-    parent: RegisteredVersion
     recipe: Recipe
-    before: dict[str, str]
-    resolved: ResolvedRemoval
     ways: tuple[Way, ...]
     data: TrainingData
     held_out: HeldOut
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What was asked for and cannot be removed, as facts and outcomes name it."""
-        return {"already_removed": len(self.resolved.already_removed), "unknown": len(self.resolved.unknown_rows)}
-
 
 def resolve_request(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> Request:
     """Find everything that can be wrong with a request. Raises what `fetch` raises."""
-    registry = ModelRegistry(settings)
-    parent = registry.resolve(model)
-    recipe = Recipe.of(registry.training_record(parent), settings)
+    request = asked(settings, model, read_removal_set(removals), config.unknown_ids)
+    parent, record = request.parent, request.record
+    recipe = Recipe.of(record, settings)
     tried = ways(config, recipe)
-    removal_set = read_removal_set(removals)
-    before = removed_before(parent)
-    data = TrainingData.of(recipe.record)
-    ids = data.ids()
-    resolved = removal_set.resolve(ids, frozenset(before), unknown=config.unknown_ids)
-    if len(resolved.new_ids) + len(before) >= len(ids):
-        raise RemovalSetError(
-            f"The removal set takes all {len(ids) - len(before)} samples that {parent.label} still holds.",
-            remedy="Delete the model instead: nothing would be left to keep.",
-        )
-    if config.privacy is not None and recipe.record.sensitivity is None:
+    data = TrainingData.of(record, verify=False)  # `asked` has checked the digest
+    if config.privacy is not None and record.sensitivity is None:
         raise ConfigurationError(
             f"privacy is set, but the training record of {parent.label} has no sensitivity to scale noise by.",
             remedy="Attach a record with a `sensitivity`, estimated or proven, or leave privacy out.",
         )
-    held_out = held_out_rows(data, recipe.record, settings.store_root)
+    held_out = held_out_rows(data, record, settings.store_root)
     if len(held_out.test) == 0:
-        split = recipe.record.dataset.split
+        split = record.dataset.split
         raise TrainingDataError(
             f"The training data of {parent.label} has no rows whose {split.column} is {split.test!r}, so no update "
             "could be judged.",
             remedy="Add held-out rows to the dataset and attach a record that names it.",
         )
-    return Request(registry, parent, recipe, before, resolved, _calibrated(tried, held_out, parent), data, held_out)
+    return Request(
+        **vars(request), recipe=recipe, ways=_calibrated(tried, held_out, parent), data=data, held_out=held_out
+    )
 
 
 def _calibrated(tried: tuple[Way, ...], held_out: HeldOut, parent: RegisteredVersion) -> tuple[Way, ...]:

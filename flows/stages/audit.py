@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from oubli.components.errors import NumericalError
 from oubli.components.model.state import output_table
 from oubli.components.progress import Progress
 from oubli.components.removal.targets import calibrate
@@ -27,11 +28,8 @@ from oubli.registry.training.how_trained import how_trained
 
 
 def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = None) -> StageResult[AuditFacts]:
-    """Write the calibrated outputs of judge and witness on removed and held-out samples, where there is an update.
-
-    Raises:
-        NumericalError: An auditor's training diverges.
-    """
+    """Write the calibrated outputs of judge and witness on removed and held-out samples, where there is an update; or
+    only why an auditor could not be trained, for the gate to refuse."""
 
     def compute(folder: Path) -> AuditFacts:
         if not isinstance(job.area.require(Stage.UPDATE, UPDATE_FACTS).facts, Made | Matched):
@@ -47,7 +45,11 @@ def audit(settings: Settings, job: RemovalJob, on_progress: Progress | None = No
             training = BriefTraining(
                 Stage.AUDIT, name, plan, fresh_seed=record.seed + number + 1, seed=job.config.seed + number + 1
             )
-            state = training.run(materials, retained, _share(on_progress, number))
+            try:
+                state = training.run(materials, retained, _share(on_progress, number))
+            except NumericalError as error:
+                seconds, failed = time.perf_counter() - started, f"The auditor '{name}' diverged: {error.problem}"
+                return AuditFacts(seconds=seconds, auditors=0, epochs=plan.epochs, samples_seen=0, failed=failed)
             auditor = state.within(materials.objective)
             removed, held_out = (
                 output_table(auditor, state.theta, source) for source in (materials.removed, materials.held_out)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from oubli.components.errors import ConfigurationError
+from oubli.components.model.per_sample import require_per_sample
 from oubli.flows.job.facts import REMOVED_IDS, WEIGHTS, FetchFacts, Stage
 from oubli.flows.job.finished import finished_outcome
 from oubli.flows.job.request import Request, resolve_request
@@ -21,14 +22,7 @@ from oubli.registry.removals.outcome import RemovalOutcome, Status
 from oubli.registry.removals.unlearn_config import UnlearnConfig, Way
 from oubli.registry.settings import Settings
 from oubli.registry.storage.keyed_digests import store_digest
-
-
-def check_removals(settings: Settings, model: str, removals: Sequence[str], config: UnlearnConfig) -> None:
-    """Check a request as `fetch` does, without starting it.
-
-    For removal files that are looked at one by one before they are taken together. Raises what `fetch` raises.
-    """
-    resolve_request(settings, model, removals, config)
+from oubli.registry.training.training_record import Split
 
 
 def fetch(
@@ -47,7 +41,7 @@ def fetch(
 
     Raises:
         ConfigurationError: The model's name is malformed, it does not admit the way that is asked for, or a privacy
-            target has no sensitivity to go by.
+            target has no sensitivity to go by, or the model or its loss has no per-sample form.
         RegistryError: No such model or version, or one that cannot be read.
         DataError: The removal set, the training data or the training record is not what it should be.
         StoreError: The object store did not do what was asked.
@@ -56,7 +50,9 @@ def fetch(
     if not request.resolved.new_ids:
         return _nothing_left(request)
     weights = request.registry.weights(request.parent)
-    request.recipe.module(weights)  # fails here, rather than after an hour, if the factory does not fit
+    # What does not fit fails here, rather than after an hour.
+    objective = request.recipe.objective(request.recipe.module(weights))
+    require_per_sample(objective, objective.theta(), request.data.samples(Split.TRAIN))
     if request.ways[0] is Way.RETRAIN:
         raise ConfigurationError(
             "A retraining is no removal with stages.", remedy="Run the flow `unlearn`, or `oubli train --from NAME`."

@@ -87,7 +87,8 @@ def _refused(materials: Materials, findings: Findings, shown: RunRecord) -> Remo
         update={
             "run_id": run_id,
             "reasons": (_RETRAIN,) if nothing else tuple(reason.sentence for reason in found.reasons),
-            "advice": f"Nothing was promoted. To retrain: oubli train --from {parent.name} --removals URI",
+            "advice": "Nothing was promoted; each reason says what may help. "
+            f"To retrain: oubli train --from {parent.name} --removals URI",
         }
     )
 

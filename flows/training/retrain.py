@@ -6,23 +6,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from oubli.components.progress import Progress
-from oubli.registry.errors import RemovalSetError
 from oubli.registry.models import tags
 from oubli.registry.models.lineage import Lineage, Method
-from oubli.registry.models.model_registry import UNLEARNED_ALIAS, ModelRegistry, RegisteredVersion
+from oubli.registry.models.model_registry import UNLEARNED_ALIAS, RegisteredVersion
 from oubli.registry.models.trained_models import Provenance, register_trained
 from oubli.registry.removals.aliases import move_alias
+from oubli.registry.removals.asked import Asked, asked
 from oubli.registry.removals.outcome import RemovalOutcome, Status
-from oubli.registry.removals.removal_set import UnknownIds, read_removal_set
-from oubli.registry.removals.removed_ids import removed_before, store_removed
+from oubli.registry.removals.removal_set import RemovalSet, UnknownIds, read_removal_set
+from oubli.registry.removals.removed_ids import store_removed
 from oubli.registry.settings import Settings
 from oubli.registry.storage.digests import json_digest
 from oubli.registry.storage.keyed_digests import store_digest
 from oubli.registry.training.recipe import Recipe
 from oubli.registry.training.training_data import TrainingData
-from oubli.registry.training.training_record import Split, TrainingRecord
+from oubli.registry.training.training_record import Split
 
 _KEY_DIGITS = 32
 
@@ -97,17 +98,15 @@ def retrain(
         UnknownIdsError: A removal set names ids that are not in the training data.
         RegistryError: No such model or version, or MLflow could not log the model.
     """
-    registry = ModelRegistry(settings)
-    request = _request(registry, model, removals, how)
-    earlier = registry.by_removal_key(request.parent.name, request.key)
-    version = earlier or _new_version(registry, request, on_progress)
+    request = _Request.of(settings, model, removals, how)
+    earlier = request.registry.by_removal_key(request.parent.name, request.key)
+    version = earlier or _new_version(request, on_progress)
     return Retrained(
         version,
-        move_alias(registry, version, how.alias),
+        move_alias(request.registry, version, how.alias),
         found=earlier is not None,
-        removed=len(request.new_ids),
-        already_removed=request.already_removed,
-        unknown=request.unknown,
+        removed=len(request.resolved.new_ids),
+        **request.counts,
     )
 
 
@@ -129,23 +128,23 @@ def as_outcome(retrained: Retrained) -> RemovalOutcome:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What is retrained, and without which samples. before: id -> key of the earlier removal that took it."""
+class _Request(Asked):
+    """What is retrained, and without which samples."""
 
-    parent: RegisteredVersion
-    record: TrainingRecord
-    data: TrainingData
-    before: dict[str, str]
-    new_ids: tuple[str, ...]
-    request_ids: tuple[str, ...]
-    already_removed: int
-    unknown: int
-    without_digest: str
     start: Start
+
+    @classmethod
+    def of(cls, settings: Settings, model: str, removals: Sequence[str], how: Retraining) -> _Request:
+        removal_set = read_removal_set(removals) if removals else RemovalSet(())
+        return cls(**vars(asked(settings, model, removal_set, how.unknown_ids)), start=how.start)
 
     @property
     def without(self) -> frozenset[str]:
-        return frozenset(self.before).union(self.new_ids)
+        return frozenset(self.before).union(self.resolved.new_ids)
+
+    @cached_property
+    def without_digest(self) -> str:
+        return store_digest(self.registry.settings.store_root, sorted(self.without))
 
     @property
     def key(self) -> str:
@@ -157,32 +156,12 @@ class _Request:
         return json_digest(identity)[:_KEY_DIGITS]
 
 
-def _request(registry: ModelRegistry, model: str, removals: Sequence[str], how: Retraining) -> _Request:
-    parent = registry.resolve(model)
-    record = registry.training_record(parent)
-    data = TrainingData.of(record)
-    before = removed_before(parent)
-    ids = data.ids()
-    new_ids: tuple[str, ...] = ()
-    request_ids: tuple[str, ...] = ()
-    already_removed = unknown = 0
-    if removals:
-        resolved = read_removal_set(removals).resolve(ids, frozenset(before), unknown=how.unknown_ids)
-        new_ids, request_ids = resolved.new_ids, resolved.request_ids
-        already_removed, unknown = len(resolved.already_removed), len(resolved.unknown_rows)
-    without = sorted({*before, *new_ids})
-    if len(without) >= len(ids):
-        raise RemovalSetError(
-            f"The removal set takes all samples that {parent.label} still holds.", remedy="Delete the model instead."
-        )
-    digest = store_digest(registry.settings.store_root, without)
-    return _Request(parent, record, data, before, new_ids, request_ids, already_removed, unknown, digest, how.start)
-
-
-def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progress | None) -> RegisteredVersion:
-    settings, parent, record = registry.settings, request.parent, request.record
+def _new_version(request: _Request, on_progress: Progress | None) -> RegisteredVersion:
+    registry, parent, record = request.registry, request.parent, request.record
+    settings, resolved = registry.settings, request.resolved
     started = time.perf_counter()
-    samples = request.data.samples(Split.TRAIN, without=request.without).load()
+    data = TrainingData.of(record, verify=False)  # `asked` has checked the digest
+    samples = data.samples(Split.TRAIN, without=request.without).load()
     # A frozen backbone is the parent's, whatever the factory would make of it today.
     warm = request.start is Start.WARM
     weights = registry.weights(parent) if warm or record.trained is not None else None
@@ -201,8 +180,8 @@ def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progre
                 method=Method.RETRAINED_WARM if warm else Method.RETRAINED,
                 verdict="retrained",
                 parent_version=parent.version,
-                request_ids=request.request_ids,
-                removed=len(request.new_ids),
+                request_ids=resolved.request_ids,
+                removed=len(resolved.new_ids),
                 removed_in_all=len(request.without),
                 removal_digest=request.without_digest,
             ),
@@ -211,7 +190,7 @@ def _new_version(registry: ModelRegistry, request: _Request, on_progress: Progre
             version_tags={
                 tags.REMOVAL_KEY: request.key,
                 **parent.child_tags(),
-                **store_removed(settings.store_root, request.key, request.new_ids, request.before),
+                **store_removed(settings.store_root, request.key, resolved.new_ids, request.before),
             },
             seconds=seconds,
         ),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from oubli.components.model.per_sample import require_per_sample
 from oubli.components.progress import Progress
 from oubli.components.reference.secant import LastEpochs
 from oubli.registry.models.lineage import Lineage, Method
@@ -32,6 +33,7 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
         on_progress: Takes the fraction done.
 
     Raises:
+        ConfigurationError: The model or its loss has no per-sample form.
         DataError: The training data is not what the specification says.
         RegistryError: A factory is not allowed, or MLflow could not log the model.
     """
@@ -43,6 +45,9 @@ def train(settings: Settings, spec: TrainSpec, on_progress: Progress | None = No
     record = record.model_copy(update={"n": len(ids)})
     recipe = Recipe.of(record, settings)
     samples = data.samples(Split.TRAIN, without=frozenset(left_out)).load()
+    # Before an hour of training, rather than at its registration.
+    objective = recipe.objective(recipe.untrained())
+    require_per_sample(objective, objective.theta(), samples)
     watched: list[LastEpochs] = []
 
     def watch(module: nn.Module) -> Callable[[int], None]:

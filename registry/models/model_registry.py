@@ -6,26 +6,25 @@ What a version's tags mean is said in `tags.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import mlflow
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from oubli.components.errors import ConfigurationError
 from oubli.registry.errors import DigestMismatch, ModelNotFound, PickledModelRefused, RegistryError, TrainingRecordError
 from oubli.registry.models import tags
-from oubli.registry.models.pt2_weights import read_pt2_weights
+from oubli.registry.models.embedded import EmbeddedRegistry
+from oubli.registry.models.registered import RegisteredVersion as RegisteredVersion
+from oubli.registry.models.registered import RunFigures
 from oubli.registry.storage.digests import bytes_digest
 from oubli.registry.storage.scratch import temporary_folder
 from oubli.registry.storage.stores import store_for
 from oubli.registry.training.training_record import TrainingRecord
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
     from torch import Tensor
 
@@ -36,39 +35,6 @@ UNLEARNED_ALIAS = "challenger"
 
 # MLflow's own messages repeat the URI they failed on.
 _PASSWORDS = re.compile(r"://[^/\s]*@")
-
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """One version of a registered model, as MLflow knows it."""
-
-    name: str
-    version: str
-    run_id: str | None
-    tags: Mapping[str, str]
-    description: str
-
-    @property
-    def ancestors(self) -> tuple[str, ...]:
-        """Versions that this one descends from, nearest first. Kept in a tag, because some may have been deleted."""
-        return tuple(self.tags.get(tags.ANCESTORS, "").split(",")) if tags.ANCESTORS in self.tags else ()
-
-    def child_tags(self) -> dict[str, str]:
-        """The tags of a new version whose parent this one is."""
-        return {
-            tags.PARENT_VERSION: self.version,
-            tags.ANCESTORS: ",".join((self.version, *self.ancestors)),
-        }
-
-    @property
-    def label(self) -> str:
-        """NAME/version."""
-        return f"{self.name}/{self.version}"
-
-    @property
-    def uri(self) -> str:
-        """The version's URI in MLflow."""
-        return f"models:/{self.label}"
 
 
 def parse_model(spec: str) -> tuple[str, str | None, str | None]:
@@ -97,14 +63,27 @@ def parse_model(spec: str) -> tuple[str, str | None, str | None]:
 class ModelRegistry:
     """Look-ups in MLflow's registry. Writing to it is the business of `registration.py`.
 
+    What the embedded database answers is read from it directly; MLflow takes seconds to import, and is imported when it
+    is first asked.
+
     Args:
         settings: Which MLflow server, or local database, holds the registry.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        mlflow.set_tracking_uri(settings.tracking_uri)
-        self.client = MlflowClient(settings.tracking_uri)
+        self._client: MlflowClient | None = None
+        self._embedded = EmbeddedRegistry.of(settings)
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client; the process's tracking URI is set to the registry's."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.settings.tracking_uri)
+        if self._client is None:
+            self._client = mlflow.MlflowClient(self.settings.tracking_uri)
+        return self._client
 
     def resolve(self, spec: str) -> RegisteredVersion:
         """The version that NAME, NAME@alias or NAME/version means; a bare NAME means the head of its lineage.
@@ -128,10 +107,9 @@ class ModelRegistry:
             ModelNotFound: There is no such model or version.
             RegistryError: MLflow failed.
         """
-        try:
-            return as_registered(self.client.get_model_version(name, version))
-        except MlflowException as error:
-            raise self._missing(error, name, f"version {version}") from None
+        return self._embedded.version(name, version) or self._found(
+            name, f"version {version}", lambda client: client.get_model_version(name, version)
+        )
 
     def by_alias(self, name: str, alias: str) -> RegisteredVersion:
         """The version that holds an alias.
@@ -140,10 +118,9 @@ class ModelRegistry:
             ModelNotFound: There is no such model, or no version holds the alias.
             RegistryError: MLflow failed.
         """
-        try:
-            return as_registered(self.client.get_model_version_by_alias(name, alias))
-        except MlflowException as error:
-            raise self._missing(error, name, f"alias {alias!r}") from None
+        return self._embedded.by_alias(name, alias) or self._found(
+            name, f"alias {alias!r}", lambda client: client.get_model_version_by_alias(name, alias)
+        )
 
     def head(self, name: str) -> RegisteredVersion:
         """The newest version of the served lineage: the challenger if it descends from the champion, else the champion.
@@ -155,15 +132,14 @@ class ModelRegistry:
             RegistryError: MLflow failed.
         """
         champion = self.by_alias(name, TRAINED_ALIAS)
-        try:
-            challenger = self.by_alias(name, UNLEARNED_ALIAS)
-        except ModelNotFound:
-            return champion
-        return challenger if champion.version in challenger.ancestors else champion
+        challenger = self._challenger(name)
+        return challenger if challenger is not None and champion.version in challenger.ancestors else champion
 
     def versions(self, name: str) -> list[RegisteredVersion]:
         """Every version of a model; none where it is not registered."""
-        return [as_registered(version) for version in self.client.search_model_versions(f"name = '{name}'")]
+        return self._embedded.versions(name) or [
+            as_registered(version) for version in self.client.search_model_versions(f"name = '{name}'")
+        ]
 
     def by_removal_key(self, name: str, key: str) -> RegisteredVersion | None:
         """The version that the removal with this key made, if it was registered."""
@@ -172,8 +148,23 @@ class ModelRegistry:
 
     def aliases(self, version: RegisteredVersion) -> list[str]:
         """The aliases that a version holds, sorted."""
+        if (known := self._embedded.aliases(version)) is not None:
+            return known
         # A search leaves aliases empty; only this call fills them.
         return sorted(self.client.get_model_version(version.name, version.version).aliases)
+
+    def run(self, version: RegisteredVersion) -> RunFigures | None:
+        """What the run that made a version logged; None where no run belongs to it.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        if version.run_id is None:
+            return None
+        if (known := self._embedded.run(version.run_id)) is not None:
+            return known
+        data = self.client.get_run(version.run_id).data
+        return RunFigures(data.params, data.metrics)
 
     def training_record(self, version: RegisteredVersion) -> TrainingRecord:
         """The record that was stored when the version was trained.
@@ -200,6 +191,9 @@ class ModelRegistry:
 
     def signature(self, version: RegisteredVersion) -> ModelSignature | None:
         """The signature that a version was logged with, if any."""
+        import mlflow
+
+        _ = self.client  # sets the tracking URI
         signature: ModelSignature | None = mlflow.models.get_model_info(version.uri).signature
         return signature
 
@@ -210,6 +204,11 @@ class ModelRegistry:
             PickledModelRefused: The version is a pickle, and the settings do not allow reading one.
             RegistryError: The version holds no torch model.
         """
+        import mlflow
+
+        from oubli.registry.models.pt2_weights import read_pt2_weights
+
+        _ = self.client  # sets the tracking URI
         with temporary_folder() as folder:
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
             if archives := sorted(root.rglob("*.pt2")):
@@ -251,6 +250,25 @@ class ModelRegistry:
         module: Any = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
+    def _challenger(self, name: str) -> RegisteredVersion | None:
+        if self._embedded.versions(name) is not None:
+            return self._embedded.by_alias(name, UNLEARNED_ALIAS)
+        try:
+            return self.by_alias(name, UNLEARNED_ALIAS)
+        except ModelNotFound:
+            return None
+
+    def _found(self, name: str, what: str, look: Callable[[MlflowClient], ModelVersion]) -> RegisteredVersion:
+        """What MLflow's client finds, or why it finds nothing."""
+        if (known := self._embedded.names()) is not None and name not in known:
+            raise self._unknown(name, known)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return as_registered(look(self.client))
+        except MlflowException as error:
+            raise self._missing(error, name, what) from None
+
     def _names(self) -> Iterator[str]:
         """Every registered model's; a search answers in pages."""
         token: str | None = None
@@ -270,18 +288,21 @@ class ModelRegistry:
             )
         known = sorted(self._names())
         if name not in known:
-            listing = ", ".join(known[:10]) or "none at all"
-            return ModelNotFound(
-                f"No registered model is called {name!r}; MLflow at "
-                f"{_without_password(self.settings.tracking_uri)} has: {listing}.",
-                remedy="Check the name and MLFLOW_TRACKING_URI.",
-            )
+            return self._unknown(name, known)
         model = self.client.get_registered_model(name)
         aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
         versions = sorted(int(each.version) for each in self.client.search_model_versions(f"name = '{name}'"))
         return ModelNotFound(
             f"{name!r} has no {what}; it has versions {versions} and aliases {aliases or 'none'}.",
             remedy="Name one of these, or set the alias in MLflow.",
+        )
+
+    def _unknown(self, name: str, known: list[str]) -> ModelNotFound:
+        listing = ", ".join(known[:10]) or "none at all"
+        return ModelNotFound(
+            f"No registered model is called {name!r}; MLflow at "
+            f"{_without_password(self.settings.tracking_uri)} has: {listing}.",
+            remedy="Check the name and MLFLOW_TRACKING_URI.",
         )
 
 

@@ -14,8 +14,10 @@ from oubli.components.curvature.secant import Secant
 from oubli.components.errors import NonFiniteInput
 from oubli.components.gate.advice import ModelFacts, advice
 from oubli.components.measures.measurement import measure
+from oubli.components.model.gradients import PerSampleWay, per_sample_way
 from oubli.components.model.losses import is_predictive
 from oubli.components.model.objective import Objective
+from oubli.components.model.per_sample import require_per_sample
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingRecordError
 from oubli.registry.models import tags
@@ -89,6 +91,7 @@ def register_trained(
 
     Raises:
         FactoryNotAllowed: An import string of the record lies outside the allow-list.
+        ConfigurationError: The model or its loss has no per-sample form.
         RegistryError: The module does not fit the record's factory, or MLflow did not take it.
         DigestMismatch: The training data is other than the record says.
         TrainingDataError: The training data cannot be read.
@@ -150,7 +153,9 @@ class _TrainedModel:
                 f"{len(train) + len(without)} training rows.",
                 remedy="Give the number of rows that the model was trained on; the update's formula needs it.",
             )
-        return cls(recipe, module, recipe.objective(module), train, test)
+        objective = recipe.objective(module)
+        require_per_sample(objective, objective.theta(), train)
+        return cls(recipe, module, objective, train, test)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -176,6 +181,7 @@ def _facts(trained: _TrainedModel, gradient: float) -> ModelFacts:
         predicts=is_predictive(objective.kind),
         validation=record.dataset.split.validation is not None,
         held_out=len(trained.test),
+        one_by_one=per_sample_way(objective, objective.theta(), trained.train) is PerSampleWay.ONE_BY_ONE,
         relative_bound=bound,
     )
 

@@ -50,4 +50,4 @@ class RemovalOutcome(BaseModel):
             case Status.NOTHING_TO_REMOVE:
                 return f"{self.model}: nothing to remove, none of the ids is in the training data"
             case Status.REFUSED:
-                return f"{self.model}: refused, retrain"
+                return f"{self.model}: refused"

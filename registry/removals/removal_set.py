@@ -17,7 +17,7 @@ from oubli.registry.errors import RemovalSetError, UnknownIdsError
 from oubli.registry.removals.removal_files import COLUMNS, read_columns
 
 if TYPE_CHECKING:
-    from oubli.registry.training.training_data import TrainingIds
+    from oubli.registry.training.training_rows import TrainingIds
 
 _ROWS_SHOWN = 5
 

@@ -12,8 +12,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from oubli.components.blocks.choosing import BlockChoice
-from oubli.components.curvature.kinds import CurvatureKind
+from oubli.components.blocks.block_choice import BlockChoice
+from oubli.components.curvature.curvature_kind import CurvatureKind
 from oubli.components.gate.limits import GateLimits
 from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.storage.digests import json_digest

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from oubli.components.reference.training import fit_minibatch
-from oubli.components.removal.descent import Optimiser
+from oubli.components.removal.optimisers import Optimiser
 from oubli.components.removal.surrogate import TrainingSettings
 from oubli.registry.training.training_record import TrainingRecord
 

@@ -5,22 +5,15 @@ Axes: n samples. Rows come in the order of the stored parts (sorted by path) and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import torch
 
 from oubli.components.model.samples import Samples
 from oubli.registry.errors import TrainingDataError
-from oubli.registry.storage.digests import dataset_parts
-from oubli.registry.training.columns import require_columns, require_unique
-from oubli.registry.training.dataset_files import local_root, verify_digest
 from oubli.registry.training.decoders import decode, decode_labels, decoder_columns
 from oubli.registry.training.training_record import (
     AnyDecoder,
@@ -29,37 +22,17 @@ from oubli.registry.training.training_record import (
     Split,
     TrainingRecord,
 )
+from oubli.registry.training.training_rows import TrainingRows, readable
 
 _LOAD_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class TrainingIds:
-    """The samples a model was trained on."""
-
-    ids: tuple[str, ...] = field(repr=False)
-    """Unique, in stored order."""
-    samples_of: Mapping[str, tuple[str, ...]] | None = field(default=None, repr=False)
-    """The samples of each subject; None where the record has no subject column."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def known(self) -> frozenset[str]:
-        """The ids as a set."""
-        return frozenset(self.ids)
-
-
-@dataclass(frozen=True)
-class TrainingData:
+class TrainingData(TrainingRows):
     """Training data whose digest and columns were checked. Made by `open` or `of`."""
 
-    reference: DatasetReference
     decoder: AnyDecoder
     labels: LabelKind
-    root: Path
-    """The Parquet file, or the folder of parts, on this machine."""
 
     @classmethod
     def open(
@@ -84,11 +57,10 @@ class TrainingData:
             DigestMismatch: The bytes are others than those recorded.
             TrainingDataError: The data is not Parquet, or a column is absent or of the wrong type.
         """
-        root = local_root(reference.uri, reference.sha256)
-        if verify:
-            verify_digest(reference.uri, reference.sha256, root)
-        data = cls(reference, decoder, labels, root)
-        data._check_columns()
+        rows = TrainingRows.find(reference, verify=verify)
+        data = cls(rows.reference, rows.root, decoder, labels)
+        # Column types are wrong for no rows as they are for many.
+        data.decoded(pa.RecordBatch.from_pylist([], schema=data.dataset.schema))
         return data
 
     @classmethod
@@ -104,20 +76,6 @@ class TrainingData:
         """
         return cls.open(record.dataset, record.decoder, record.label_kind, verify=verify)
 
-    def ids(self) -> TrainingIds:
-        """The training rows' ids, and the subjects they belong to."""
-        rows = self.rows_of(Split.TRAIN)
-        ids = tuple(rows.column(self.reference.id_column).to_pylist())
-        if self.reference.subject_column is None:
-            return TrainingIds(ids)
-        samples_of: dict[str, list[str]] = {}
-        subjects = rows.column(self.reference.subject_column).to_pylist()
-        for sample_id, subject in zip(ids, subjects, strict=True):
-            # A sample without a subject belongs to nobody who could ask for it.
-            if subject is not None:
-                samples_of.setdefault(subject, []).append(sample_id)
-        return TrainingIds(ids, {subject: tuple(own) for subject, own in samples_of.items()})
-
     def labels_of(self, split: Split) -> tuple[tuple[str, ...], torch.Tensor]:
         """The split's ids and labels, without reading any input.
 
@@ -127,7 +85,7 @@ class TrainingData:
         reference = self.reference
         names = [reference.id_column, reference.label_column]
         rows = pc.field(reference.split.column) == reference.split.value(split)
-        with _readable(reference.uri):
+        with readable(reference.uri):
             table = self.dataset.to_table(columns=list(dict.fromkeys(names)), filter=rows).combine_chunks()
         batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
         labels = torch.cat([decode_labels(self.labels, reference.label_column, batch) for batch in batches])
@@ -158,35 +116,6 @@ class TrainingData:
             )
         count = sum(1 for each in ids if each not in without and (only is None or each in only))
         return ParquetSamples(self, split, without, only, count)
-
-    @cached_property
-    def dataset(self) -> ds.Dataset:
-        """The parts as Arrow reads them."""
-        with _readable(self.reference.uri):
-            return ds.dataset([str(part) for part in dataset_parts(self.root)], format="parquet")
-
-    @cached_property
-    def _index(self) -> pa.Table:
-        """Id, split and, where there is one, subject of every row."""
-        reference = self.reference
-        names = [reference.id_column, reference.split.column]
-        if reference.subject_column is not None:
-            names.append(reference.subject_column)
-        with _readable(reference.uri):
-            table = self.dataset.to_table(columns=list(dict.fromkeys(names)))
-        require_unique(table.column(reference.id_column), reference)
-        return table
-
-    def rows_of(self, split: Split) -> pa.Table:
-        """Id, split and, where there is one, subject of every row of the split, in stored order."""
-        rule = self.reference.split
-        return self._index.filter(pc.field(rule.column) == rule.value(split))
-
-    def _check_columns(self) -> None:
-        schema = self.dataset.schema
-        require_columns(schema, self.reference)
-        # Column types are wrong for no rows as they are for many.
-        self.decoded(pa.RecordBatch.from_pylist([], schema=schema))
 
     def decoded(self, rows: pa.RecordBatch) -> Samples:
         """Inputs and labels of some rows.
@@ -221,7 +150,7 @@ class ParquetSamples:
         if size < 1:
             raise ValueError(f"batch size {size}, expected at least 1")
         data = self.data
-        with _readable(data.reference.uri):
+        with readable(data.reference.uri):
             for rows in _rebatched(self._scan(size), size):
                 yield data.decoded(rows)
 
@@ -293,14 +222,3 @@ def _rebatched(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Reco
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-@contextmanager
-def _readable(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise TrainingDataError(
-            f"The training data {uri} cannot be read as Parquet: {error}.",
-            remedy="Restore the recorded file.",
-        ) from error

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from oubli.components.model.losses import Loss
-from oubli.components.removal.descent import Optimiser
+from oubli.components.model.loss_names import Loss
+from oubli.components.removal.optimisers import Optimiser
 from oubli.registry.errors import TrainingRecordError
 from oubli.registry.training.imports import IMPORT_STRING
 

@@ -24,6 +24,7 @@ from oubli.flows.training.retrain import Retrained
 from oubli.registry.errors import UnknownIdsError
 from oubli.registry.models.model_registry import RegisteredVersion
 from oubli.registry.removals.outcome import RemovalOutcome, Status
+from oubli.registry.removals.removal_set import UnknownIds
 from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 COMMANDS = ("demo", "train", "plan", "unlearn", "show", "serve", "select")
@@ -199,6 +200,14 @@ class Flow:
         return self.answer
 
 
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> Flow:
+    """Stands for the check of removal files before a flow starts."""
+    check = Flow(None)
+    monkeypatch.setattr("oubli.registry.removals.asked.check_removals", check)
+    return check
+
+
 def _outcome(status: Status, **changes: Any) -> RemovalOutcome:
     values = {
         "status": status,
@@ -225,7 +234,7 @@ def _outcome(status: Status, **changes: Any) -> RemovalOutcome:
     ids=lambda value: value.status.value if isinstance(value, RemovalOutcome) else "",
 )
 def test_each_way_a_removal_ends(
-    monkeypatch: pytest.MonkeyPatch, outcome: RemovalOutcome, status: int, words: str
+    monkeypatch: pytest.MonkeyPatch, checked: Flow, outcome: RemovalOutcome, status: int, words: str
 ) -> None:
     flow = Flow(outcome)
     monkeypatch.setattr("oubli.flows.unlearn.unlearn", flow)
@@ -233,8 +242,10 @@ def test_each_way_a_removal_ends(
     assert found == status
     assert words in text
     assert flow.called == [("digits", ["a.csv"], UnlearnConfig())]
+    assert [arguments[1:] for arguments in checked.called] == [("digits", ["a.csv"], UnknownIds.ERROR)]
 
 
+@pytest.mark.usefixtures("checked")
 def test_options_reach_the_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     flow = Flow(_outcome(Status.REGISTERED))
     monkeypatch.setattr("oubli.flows.unlearn.unlearn", flow)
@@ -251,6 +262,7 @@ def test_options_reach_the_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     ]
 
 
+@pytest.mark.usefixtures("checked")
 def test_an_error_of_a_flow_is_told_like_any_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +295,7 @@ def test_training_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert (spec.model, spec.l2, spec.factory.target) == ("digits", 0.001, "my.models:net")
 
 
+@pytest.mark.usefixtures("checked")
 def test_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = Flow(Retrained(VERSION))
     monkeypatch.setattr("oubli.flows.train.retrain", flow)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +44,19 @@ def show(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["show", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def imported(*arguments: str) -> tuple[str, set[str]]:
+    """Runs the command in a process of its own: what it printed, and which packages it imported."""
+    program = (
+        "import sys\n"
+        "from oubli.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
+    text, _, modules = done.stdout.rstrip().rpartition("\n")
+    return text + done.stderr, set(modules.split())
 
 
 def row(text: str, name: str) -> list[str]:
@@ -96,3 +111,43 @@ def test_a_version_that_somebody_else_registered(registry: ModelRegistry) -> Non
 
 def test_no_sample_is_named(registry: ModelRegistry) -> None:
     assert "sample-0" not in show("blobs", "2")
+
+
+@pytest.mark.slow
+def test_nothing_heavy_is_imported_to_show_a_version(registry: ModelRegistry) -> None:
+    text, modules = imported("show", "blobs", "2")
+    assert row(text, "Lineage") == ["2 (unlearned) from 1 (trained)"]
+    assert modules & {"mlflow", "sqlalchemy", "pandas", "sklearn", "torch", "numpy", "prefect"} == set()
+
+
+UNKNOWN = "sample_id\nsample-0001\nno-such-sample\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "rows", "message"),
+    [
+        (["unlearn", "--model"], UNKNOWN, "1 ids are not in the training data"),
+        (["unlearn", "--model"], "sample_id\n", "is empty"),
+        (["unlearn", "--model"], "sample_id,reason\n,moved\nsample-0001,\n", "1 rows have no id"),
+        (["plan", "--model"], UNKNOWN, "1 ids are not in the training data"),
+        (["train", "--from"], UNKNOWN, "1 ids are not in the training data"),
+    ],
+    ids=["unknown", "empty", "blank", "plan", "train"],
+)
+def test_nothing_heavy_is_imported_to_find_a_request_wrong(
+    registry: ModelRegistry, tmp_path: Path, command: list[str], rows: str, message: str
+) -> None:
+    removals = tmp_path / "removals.csv"
+    removals.write_text(rows)
+    text, modules = imported(*command, "blobs", "--removals", str(removals))
+    assert message in text
+    assert modules & {"mlflow", "sqlalchemy", "sklearn", "torch", "prefect"} == set()
+
+
+@pytest.mark.slow
+def test_nothing_heavy_is_imported_to_find_that_there_is_no_such_model(registry: ModelRegistry) -> None:
+    text, modules = imported("show", "bobs", "2")
+    assert "No registered model is called 'bobs'" in text
+    assert "has: blobs." in text
+    assert modules & {"mlflow", "sqlalchemy", "torch", "numpy", "prefect"} == set()

@@ -146,6 +146,17 @@ def test_a_set_variable_is_never_overridden(tmp_path: Path) -> None:
     assert {name: os.environ[name] for name in mine} == mine
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_are_kept_in_the_home_of_a_read_only_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    os.environ.pop("NUMBA_CACHE_DIR", None)
+    # Whoever runs the test may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: writable or not Path(path).match("lfoci/engines"))
+    prepare_environment(Settings(home=tmp_path / "home"))
+    assert os.environ.get("NUMBA_CACHE_DIR") == (None if writable else str(tmp_path / "home" / "kernels"))
+
+
 @pytest.mark.slow
 def test_the_databases_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # A file whose name is written as user, password and host are in a server's URI.

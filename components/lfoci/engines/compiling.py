@@ -1,7 +1,8 @@
 """How the kernels of the CPU engine are compiled and cached.
 
 Kernels are compiled when first called, which takes seconds, and cached: beside their file or, where that is read-only,
-in the user's cache folder (NUMBA_CACHE_DIR names another).
+in the user's cache folder (NUMBA_CACHE_DIR names another). What takes longest to compile are numpy's own algorithms and
+the errors that they raise, as of partition or of an assignment to a slice: kernels call none of them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def _distances(packs: Floats, row: int, out: Floats) -> None:
 @kernel
 def _radius(distances: Floats, length: int) -> float:
     """A radius within which there are about `length` of the (N,) distances."""
-    smallest = np.full(_SAMPLED, np.inf)
+    smallest = np.empty(_SAMPLED)
+    for at in range(_SAMPLED):
+        smallest[at] = np.inf
     for place in range(0, distances.size, max(1, length // _SAMPLED)):
         distance = distances[place]
         at = _SAMPLED - 1
@@ -66,6 +68,34 @@ def _within(distances: Floats, radius: float, out: Rows) -> int:
                 out[found] = pack * WIDTH + lane
                 found += distances[pack, lane] < radius
     return found
+
+
+@kernel
+def _smallest(values: Floats, place: int) -> float:
+    """What stands at `place` once the (N,) values are sorted; they are put into another order.
+
+    Hoare's quickselect: numpy's partition gives the same number, and takes numba longer to compile than all kernels.
+    """
+    low, high = 0, values.size - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while pivot < values[right]:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if place <= right:
+            high = right
+        elif place >= left:
+            low = left
+        else:
+            break
+    return values[place]  # type: ignore[no-any-return]
 
 
 # many parameters: numba compiles arrays, not objects, and every array is one that another kernel reads.
@@ -97,17 +127,19 @@ def nearest_few(
     for first in range(start, stop, WIDTH):
         lanes = min(WIDTH, stop - first)
         keys[:] = np.inf
+        longest = 0
         for lane in range(lanes):
             _distances(packs, first + lane, distances[lane])
             reach[first + lane] = np.inf if places == count - 1 else _radius(flat[lane], length)
             found[lane] = _within(distances[lane], reach[first + lane], inside[lane])
             if found[lane] > places or 4 * found[lane] < length:
-                reach[first + lane] = np.partition(flat[lane], length)[length]
+                reach[first + lane] = _smallest(flat[lane].copy(), length)
                 found[lane] = _within(distances[lane], reach[first + lane], inside[lane])
+            longest = max(longest, found[lane])
             for place in range(found[lane]):
                 keys[place, lane] = flat[lane, inside[lane, place]]
                 bits[place, lane] = (bits[place, lane] & ~number) | place
-        merge_exchange(keys[: found[:lanes].max()])
+        merge_exchange(keys[:longest])
         for lane in range(lanes):
             row = first + lane
             for place in range(found[lane]):

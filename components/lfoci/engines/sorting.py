@@ -92,7 +92,7 @@ def adjacent(values: Floats, columns: Integers, order: Rows, ranks: Integers) ->
     ordered = np.empty(count + 4)
     rank = np.empty(count + 4, dtype=np.int64)
     # Beyond both ends, far off and each at a distance of its own.
-    ordered[:2], ordered[count + 2 :] = (-1e150, -1e140), (1e140, 1e150)
+    ordered[0], ordered[1], ordered[count + 2], ordered[count + 3] = -1e150, -1e140, 1e140, 1e150
     for c in range(columns.size):
         column, sorted_rows = values[columns[c]], order[columns[c]]
         for place in range(count):

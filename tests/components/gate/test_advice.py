@@ -24,6 +24,10 @@ def test_nothing_more_is_said_of_a_model_that_lacks_nothing():
         (replace(NETWORK, held_out=40), "There are 40 test samples"),
         (replace(NETWORK, validation=False), "no validation split"),
         (replace(NETWORK, predicts=False), "only beside a retrained model"),
+        (replace(CONVEX, one_by_one=True), "vmap cannot run"),
+        (replace(NETWORK, one_by_one=True), "vmap cannot run"),
+        (replace(CONVEX, named_loss=False, predicts=False), "nearest to their own class's mean"),
+        (replace(NETWORK, named_loss=False, predicts=False), "nearest to their own class's mean"),
         (replace(NETWORK, named_loss=False, predicts=False), "accepted only beside a retrained model"),
     ],
 )

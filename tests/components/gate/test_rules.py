@@ -148,6 +148,15 @@ def test_of_a_network_gradients_classes_and_membership_alone_are_evidence_only()
     assert codes(odd) == []
 
 
+def test_an_auditor_that_diverged_is_named_and_what_helps():
+    failed = "The auditor 'judge' diverged: weights are NaN."
+    (reason,) = judge(replace(NETWORK, acceptance=None, auditor_failed=failed), GateLimits()).reasons
+    assert reason.code is RefusalCode.AUDITOR_FAILED
+    assert reason.finding == failed
+    assert "learning rate" in reason.remedy
+    assert "compare_with_retraining" in reason.remedy
+
+
 def test_a_network_that_nothing_was_compared_with_is_refused():
     (reason,) = judge(replace(NETWORK, acceptance=None), GateLimits()).reasons
     assert reason.code is RefusalCode.NOT_COMPARED

@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from oubli.components.errors import NumericalError
 from oubli.components.gate.refusals import RefusalCode
 from oubli.components.gate.verdict import Decision
+from oubli.components.model.state import ModelState
 from oubli.flows.job.facts import AUDIT_OUTPUTS, AuditFacts, Stage, ValidateFacts
 from oubli.flows.job.materials import Materials
 from oubli.flows.job.measured import parent
+from oubli.flows.job.surrogates import BriefTraining
+from oubli.flows.stages.audit import audit
 from oubli.flows.stages.block import blanket
 from oubli.flows.stages.fetch import fetch
 from oubli.flows.stages.gradients import gradients
@@ -145,6 +149,26 @@ def test_policy_may_ask_for_more(allowing: Settings, network: str, policy: str) 
     assert outcome.nothing_to_forget
     assert outcome.version is None
     assert "'retrain'" in outcome.reasons[0]
+
+
+def test_an_auditor_that_diverges_refuses_the_removal(
+    allowing: Settings, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(self: BriefTraining, *_: object) -> ModelState:
+        raise NumericalError("Weights are NaN or infinite after 3 steps.")
+
+    monkeypatch.setattr(BriefTraining, "run", diverges)
+    removals = blobs.sample_removals(allowing, "diverges.csv", range(49, 54))
+    fetched = fetch(allowing, network, [removals], NOTHING)
+    assert isinstance(fetched, RemovalJob)
+    job = fetched.model_copy(update={"audited": True})
+    for stage in (gradients, blanket, update):
+        stage(allowing, job)
+    assert audit(allowing, job).facts.auditors == 0
+    (reason,) = validate(allowing, job).facts.reasons
+    assert reason.code is RefusalCode.AUDITOR_FAILED
+    assert reason.finding == "The auditor 'judge' diverged: Weights are NaN or infinite after 3 steps."
+    assert register(allowing, job).status is Status.REFUSED
 
 
 def test_a_network_that_nobody_judged_is_refused(allowing: Settings, network: str) -> None:

@@ -13,7 +13,7 @@ from oubli.registry.removals.outcome import RemovalOutcome, Status
         (Status.REGISTERED, "2", "digits: version 2 registered"),
         (Status.ALREADY_DONE, "2", "digits: already done, by version 2"),
         (Status.NOTHING_TO_REMOVE, "1", "digits: nothing to remove"),
-        (Status.REFUSED, None, "digits: refused, retrain"),
+        (Status.REFUSED, None, "digits: refused"),
     ],
 )
 def test_headlines(status: Status, version: str | None, words: str) -> None:

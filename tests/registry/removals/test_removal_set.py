@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oubli.registry.errors import RemovalSetError, UnknownIdsError
 from oubli.registry.removals.removal_set import RemovalRow, RemovalSet, RowReference, UnknownIds, read_removal_set
-from oubli.registry.training.training_data import TrainingIds
+from oubli.registry.training.training_rows import TrainingIds
 
 Row = dict[str, str | None]
 
