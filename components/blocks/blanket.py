@@ -13,8 +13,8 @@ sqrt(m), and much of what single samples select is missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -124,20 +124,16 @@ def select_blanket(
     slices, prepared = candidate_slices(objective, theta, removed)
     candidates = slices.slices
     progress = _Reporter(len(prepared), on_progress)
-    recorder = _Recorder(objective, theta, slices, prepared, plan, seed, progress)
+    records = _Recorder.of(objective, theta, slices, prepared, plan, seed).groups(progress)
     generator = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(1,)))
     selected: list[Selection] = []
     if batch:
-        selected += _select([_mean_record(recorder.record, len(prepared))], plan, generator)
-        progress.selected(len(prepared))
+        selected += _select([_mean_record(records, len(prepared))], plan, generator)
+        progress.done(len(prepared))
     else:
-        # A record, and the engine's copy of it.
-        table_bytes = 2 * plan.perturbations * len(candidates) * np.dtype(np.float64).itemsize
-        chunk = max(1, plan.budget_bytes // table_bytes)
-        for start in range(0, len(prepared), chunk):
-            positions = range(start, min(start + chunk, len(prepared)))
-            selected += _select([recorder.record(position) for position in positions], plan, generator)
-            progress.selected(len(positions))
+        for group in records:
+            selected += _select(group, plan, generator)
+            progress.done(len(group))
 
     selections = tuple(_of_slices(selection, candidates) for selection in selected)
     chosen, counts = union_of(slices, selections, plan.union, batch=batch)
@@ -192,21 +188,19 @@ class _Reporter:
     def __init__(self, samples: int, on_progress: Progress | None) -> None:
         self._total, self._done, self._on_progress = 2 * samples, 0, on_progress
 
-    def recorded(self) -> None:
-        self._add(1)
-
-    def selected(self, samples: int) -> None:
-        self._add(samples)
-
-    def _add(self, done: int) -> None:
-        self._done += done
+    def done(self, samples: int) -> None:
+        """One of both, for so many."""
+        self._done += samples
         if self._on_progress is not None:
             self._on_progress(self._done / self._total)
 
 
 @dataclass(frozen=True)
 class _Recorder:
-    """Records the removed samples one by one, each from a stream of random numbers of its own."""
+    """Records removed samples, each from a stream of random numbers of its own.
+
+    In single precision: three times as fast, and its rounding lies below L-CODEC's noise.
+    """
 
     objective: Objective
     theta: Tensor
@@ -214,39 +208,57 @@ class _Recorder:
     prepared: Samples
     plan: BlanketPlan
     seed: int
-    progress: _Reporter
 
-    def record(self, position: int) -> ActivationRecord:
-        noise = np.random.SeedSequence(entropy=self.seed, spawn_key=(0, position))
-        # 63 bits: a torch seed is a signed integer.
-        torch_seed = int(noise.generate_state(1, np.uint64)[0]) >> 1
-        chosen = slice(position, position + 1)
-        record = record_perturbed(
+    @classmethod
+    def of(
+        cls, objective: Objective, theta: Tensor, slices: SliceMap, prepared: Samples, plan: BlanketPlan, seed: int
+    ) -> _Recorder:
+        single = replace(objective, dtype=torch.float32)
+        return cls(single, theta.to(single.dtype), slices, single.prepare(prepared), plan, seed)
+
+    def groups(self, progress: _Reporter) -> Iterator[list[ActivationRecord]]:
+        """All samples' records, as many at a time as fit in the budget."""
+        # A record, and the engine's copy of it.
+        table_bytes = 2 * self.plan.perturbations * len(self.slices.slices) * np.dtype(np.float64).itemsize
+        at_once = max(1, self.plan.budget_bytes // table_bytes)
+        for start in range(0, len(self.prepared), at_once):
+            positions = range(start, min(start + at_once, len(self.prepared)))
+            records = self.record(positions)
+            progress.done(len(positions))
+            yield records
+
+    def record(self, positions: range) -> list[ActivationRecord]:
+        chosen = slice(positions.start, positions.stop)
+        records = record_perturbed(
             self.objective,
             self.theta,
             self.slices,
             Samples(self.prepared.inputs[chosen], self.prepared.labels[chosen]),
             self.plan.perturbation,
             count=self.plan.perturbations,
-            generator=torch.Generator().manual_seed(torch_seed),
+            generators=[self._generator(position) for position in positions],
             budget_bytes=self.plan.budget_bytes,
         )
-        if not (np.isfinite(record.losses).all() and np.isfinite(record.activations).all()):
-            raise NonFiniteInput(
-                f"Removed sample {position}: perturbed losses or activations are not finite.",
-                remedy="Check the input's normalisation, or compute in float64.",
-            )
-        self.progress.recorded()
-        return record
+        for position, record in zip(positions, records, strict=True):
+            if not (np.isfinite(record.losses).all() and np.isfinite(record.activations).all()):
+                raise NonFiniteInput(
+                    f"Removed sample {position}: perturbed losses or activations are not finite.",
+                    remedy="Check the input's normalisation.",
+                )
+        return records
+
+    def _generator(self, position: int) -> torch.Generator:
+        noise = np.random.SeedSequence(entropy=self.seed, spawn_key=(0, position))
+        # 63 bits: a torch seed is a signed integer.
+        return torch.Generator().manual_seed(int(noise.generate_state(1, np.uint64)[0]) >> 1)
 
 
-def _mean_record(record: Callable[[int], ActivationRecord], samples: int) -> ActivationRecord:
-    """The mean over the samples of their records; one more is held at a time."""
-    first = record(0)
-    activations, losses = first.activations, first.losses
-    for position in range(1, samples):
-        further = record(position)
-        activations, losses = activations + further.activations, losses + further.losses
+def _mean_record(groups: Iterator[list[ActivationRecord]], samples: int) -> ActivationRecord:
+    """The mean over the samples of their records; one group is held at a time."""
+    activations, losses = np.zeros(()), np.zeros(())
+    for group in groups:
+        for record in group:
+            activations, losses = activations + record.activations, losses + record.losses
     return ActivationRecord(activations / samples, losses / samples)
 
 

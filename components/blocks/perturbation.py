@@ -5,8 +5,8 @@ Axes: N copies, T tokens, k replaced tokens, V tokens of the vocabulary.
 Mehta et al., CVPR 2022 (arXiv 2204.07655): the loss and the activations are watched while the input is moved a little.
 Continuous inputs get Gaussian noise. Tokens have no small distances: some of them are replaced.
 
-Every copy is drawn by itself, on the CPU, so that a seed means the same copies on every device, in every dtype, and
-however many are drawn at once.
+Copies are drawn one after another, on the CPU, so that a seed means the same copies on every device, in every dtype,
+and however many are drawn at once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ PERTURBATIONS = 1000
 
 SIGMA = 0.1
 """Standard deviation of the noise, in the units of normalised inputs: the paper's default."""
+
+_NORMALS = 16
+"""Normal numbers that torch makes together."""
 
 
 class Perturbation(Protocol):
@@ -74,10 +77,11 @@ class GaussianPerturbation:
                 f"Inputs have dtype {sample.dtype}; Gaussian noise needs continuous inputs.",
                 remedy="Decode and normalise the inputs to floating point, or replace tokens instead.",
             )
-        noise = torch.empty((count, *sample.shape), dtype=torch.float64)
-        for one in noise:
-            one.normal_(generator=generator)
-        return sample + noise.mul_(self.sigma).to(sample.device, sample.dtype)
+        # Normal numbers are made sixteen at a time: a copy's own begin at a multiple, however many are drawn.
+        width = -(-sample.numel() // _NORMALS) * _NORMALS
+        noise = torch.empty((count, width), dtype=torch.float64).normal_(generator=generator)
+        moved = noise[:, : sample.numel()].view(count, *sample.shape).mul_(self.sigma)
+        return sample + moved.to(sample.device, sample.dtype)
 
 
 @dataclass(frozen=True)
@@ -160,13 +164,13 @@ class TokenPerturbation:
             )
         ranks = torch.searchsorted(ordinary, tokens)
         replaced = min(self.replacements, len(places))
-        copies = tokens.repeat(count, 1)
-        for one in copies:
-            chosen = places[torch.randperm(len(places), generator=generator)[:replaced]]
-            drawn = torch.randint(len(ordinary) - 1, (replaced,), generator=generator)
-            # Ranks from the present token's on move up by one, so that it is never drawn.
-            one[chosen] = ordinary[drawn + (drawn >= ranks[chosen])]
-        return copies.to(sample.device)
+        # Of each copy, a number for each place, the least of which are replaced, and one for each new token.
+        uniform = torch.rand((count, len(places) + replaced), dtype=torch.float64, generator=generator)
+        chosen = places[uniform[:, : len(places)].topk(replaced, largest=False).indices]
+        drawn = (uniform[:, len(places) :] * (len(ordinary) - 1)).long()
+        # Ranks from the present token's on move up by one, so that it is never drawn.
+        new = ordinary[drawn + (drawn >= ranks[chosen])]
+        return tokens.repeat(count, 1).scatter_(1, chosen, new).to(sample.device)
 
     def _tokens(self, sample: Tensor) -> Tensor:
         if sample.dtype is not torch.int64 or sample.ndim != 1:

@@ -70,14 +70,18 @@ class MatchingPlan:
                 remedy="Leave them out for the defaults.",
             )
 
-    def rate(self, m: int) -> float:
-        """The first learning rate for m removed samples.
+    def rate(self, m: int, share: float = 1.0) -> float:
+        """The first learning rate for m removed samples, where a share of the parameters moves.
 
         It must go with m: 2e-4 for one sample, 2e-3 for a hundred were measured. Between them the logarithm of the rate
         is interpolated linearly in log m, so that it grows as the square root of m; beyond, it stays.
+
+        On a block it grows as 1 / sqrt(share), so that Adam's steps are as long as on all parameters. At the rate of
+        all, one sample's Markov blanket was left at a KL of 2.4 where doing nothing has 2.8 and this rate .14.
         """
-        share = min(1.0, math.log(m) / math.log(MANY))
-        return self.rate_of_one * math.pow(self.rate_of_many / self.rate_of_one, share)
+        between = min(1.0, math.log(m) / math.log(MANY))
+        of_all = self.rate_of_one * math.pow(self.rate_of_many / self.rate_of_one, between)
+        return of_all / math.sqrt(share)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def match_targets(
     )
     if checkpoints.resume is not None:
         descent.restore(checkpoints.resume)
-    rate = plan.rate(len(data.removed))
+    rate = plan.rate(len(data.removed), len(start) / len(theta))
     while descent.done < plan.steps:
         loss = _loss(family, running, draw.batch(descent.draws), lambda inputs: outputs(values, inputs))
         descent.step(loss, rate * cosine(descent.done, plan.steps))

@@ -13,7 +13,11 @@ from oubli.registry.removals.unlearn_config import UnlearnConfig
 
 FORWARD_AND_BACKWARD = 3
 
-LEAST_PERTURBATIONS = 200
+COPY = 4
+"""What a perturbed copy costs: its recording, and its part of L-FOCI. Measured with 200 to 1,000 copies of a sample:
+1.7 to 2.5 on three convolutional networks, 3.3 to 4.8 on a small text encoder and a small perceptron."""
+
+LEAST_PERTURBATIONS = 250
 """Copies of a sample below which fewer samples are looked at instead: L-FOCI ranks the copies, and few say little."""
 
 
@@ -31,7 +35,7 @@ class BlanketExtent:
 
     @property
     def passes(self) -> int:
-        return self.samples * self.perturbations
+        return COPY * self.samples * self.perturbations
 
 
 def blanket_extent(config: UnlearnConfig, m: int, retraining: int) -> BlanketExtent:
@@ -42,7 +46,7 @@ def blanket_extent(config: UnlearnConfig, m: int, retraining: int) -> BlanketExt
         m: Removed samples.
         retraining: Passes of a retraining.
     """
-    allowed = int(config.blanket_budget * retraining)
+    copies = int(config.blanket_budget * retraining / COPY)
     least = min(LEAST_PERTURBATIONS, config.perturbations)
-    samples = min(m, max(1, allowed // least))
-    return BlanketExtent(samples, min(config.perturbations, max(least, allowed // samples)))
+    samples = min(m, max(1, copies // least))
+    return BlanketExtent(samples, min(config.perturbations, max(least, copies // samples)))

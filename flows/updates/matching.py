@@ -58,16 +58,18 @@ def matching_update(
     save_weights(materials.with_state(state).state_dict(), folder / WEIGHTS)
     write_outputs(teacher.table, folder / ORIGINAL_OUTPUTS)
     inside, outside = _movement(materials, state.theta - materials.theta)
+    parameters = materials.objective.space.d
+    moving = parameters if block is None else len(block)
     return Matched(
         seconds=time.perf_counter() - started,
         steps=plan.steps,
-        rate=plan.rate(len(data.removed)),
+        rate=plan.rate(len(data.removed), moving / parameters),
         surrogate_epochs=surrogate.epochs,
         removed_in_all=len(data.removed),
         retained=len(data.retained),
         held_out=len(teacher.table.held_out),
         original=teacher.source,
-        block=materials.objective.space.d if block is None else len(block),
+        block=moving,
         moved_in_blanket=inside,
         moved_elsewhere=outside,
     )

@@ -163,8 +163,8 @@ class UnlearnConfig(BaseModel):
         0.05,
         gt=0,
         allow_inf_nan=False,
-        description="What the Markov blanket may cost, as a share of a retraining's passes through the network: beyond "
-        "it, selection looks at fewer copies, and then at fewer of the removed samples.",
+        description="What the Markov blanket may cost, as a share of a retraining, counted in passes through the "
+        "network: beyond it, selection looks at fewer copies, and then at fewer of the removed samples.",
     )
     perturbation_sigma: float = Field(
         0.1,

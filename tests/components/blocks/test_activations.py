@@ -262,30 +262,47 @@ def test_copies_drawn_in_chunks_are_those_drawn_at_once(name):
     whole = record_activations(objective, theta, slices, Samples(copies, one.labels.expand(30)))
     assert len(np.unique(whole.losses)) > 20
     for budget_bytes in (1, 200_000, 2**30):
-        record = record_perturbed(
-            objective, theta, slices, one, perturbation, count=30, generator=seeded(1), budget_bytes=budget_bytes
+        other, record = record_perturbed(
+            objective,
+            theta,
+            slices,
+            samples.select(torch.tensor([0, 4])),
+            perturbation,
+            count=30,
+            generators=[seeded(0), seeded(1)],
+            budget_bytes=budget_bytes,
         )
         np.testing.assert_allclose(record.activations, whole.activations, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(record.losses, whole.losses, rtol=1e-10)
+        assert not np.allclose(other.losses, whole.losses)
 
 
-def test_one_sample_is_perturbed_at_a_time():
+def test_what_cannot_be_perturbed_is_refused():
     objective, samples = problem("mlp")
-    slices = find_slices(objective.module)
-    with pytest.raises(ConfigurationError, match="5 samples were given"):
-        record_perturbed(
-            objective, objective.theta(), slices, samples, GaussianPerturbation(), count=3, generator=seeded(0)
-        )
+    theta, slices = objective.theta(), find_slices(objective.module)
+    with pytest.raises(ConfigurationError, match="5 samples and 1 generators were given"):
+        record_perturbed(objective, theta, slices, samples, GaussianPerturbation(), count=3, generators=[seeded(0)])
     with pytest.raises(ConfigurationError, match="at least 2 copies"):
         record_perturbed(
             objective,
-            objective.theta(),
+            theta,
             slices,
             samples.select(torch.tensor([0])),
             GaussianPerturbation(),
             count=1,
-            generator=seeded(0),
+            generators=[seeded(0)],
         )
+
+
+def test_a_memorised_samples_losses_are_told_apart_in_single_precision():
+    objective = Objective(nn.Linear(1, 2), cross_entropy, 0.0, dtype=torch.float32)
+    theta = objective.space.flatten({"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.tensor([12.0, -12.0])})
+    inputs = torch.tensor([[0.0], [0.5], [1.0]])
+    record = record_activations(
+        objective, theta, find_slices(objective.module), Samples(inputs, torch.zeros(3, dtype=torch.int64))
+    )
+    # Margins of 24, 25 and 26; in float32, log(1 + exp(-24)) is 0.
+    np.testing.assert_allclose(record.losses, np.log1p(np.exp([-24.0, -25.0, -26.0])), rtol=1e-4)
 
 
 def test_a_frozen_part_is_neither_sliced_nor_recorded():

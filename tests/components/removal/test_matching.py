@@ -231,6 +231,12 @@ def test_the_rate_goes_with_the_number_of_samples():
     assert [plan.rate(m) for m in (1, 10, 100, 5000)] == pytest.approx([2e-4, 2e-4 * 10**0.5, 2e-3, 2e-3])
 
 
+def test_on_a_block_the_rate_makes_steps_as_long_as_on_all_parameters():
+    plan = MatchingPlan()
+    # Adam's first step moves each of d_P parameters by the rate: its length is rate * sqrt(d_P).
+    assert plan.rate(1, 25 / 10_000) * 25**0.5 == pytest.approx(plan.rate(1) * 10_000**0.5)
+
+
 def test_hard_samples_are_drawn_in_proportion(network, images):
     objective = Objective(network, cross_entropy, L2)
     data = replace(data_for(objective, images), hardness=torch.arange(15.0))

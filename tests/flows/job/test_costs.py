@@ -15,14 +15,14 @@ def test_a_training_is_a_forward_and_two_backward_passes() -> None:
 @pytest.mark.parametrize(
     ("m", "perturbations", "extent"),
     [
-        # 5 % of 450,000 are 22,500 passes.
+        # 5 % of 450,000 passes pay for 5,625 copies, at 4 passes each.
         (1, 1000, BlanketExtent(1, 1000)),
-        (22, 1000, BlanketExtent(22, 1000)),
-        (50, 1000, BlanketExtent(50, 450)),
-        (100, 1000, BlanketExtent(100, 225)),
-        # With fewer than 200 copies of each, fewer samples.
-        (500, 1000, BlanketExtent(112, 200)),
-        (500, 100, BlanketExtent(225, 100)),
+        (5, 1000, BlanketExtent(5, 1000)),
+        (15, 1000, BlanketExtent(15, 375)),
+        (22, 1000, BlanketExtent(22, 255)),
+        # With fewer than 250 copies of each, fewer samples.
+        (500, 1000, BlanketExtent(22, 255)),
+        (500, 100, BlanketExtent(56, 100)),
     ],
 )
 def test_fewer_copies_first_then_fewer_samples(m: int, perturbations: int, extent: BlanketExtent) -> None:
@@ -32,4 +32,6 @@ def test_fewer_copies_first_then_fewer_samples(m: int, perturbations: int, exten
 
 
 def test_one_sample_is_looked_at_whatever_it_costs() -> None:
-    assert blanket_extent(UnlearnConfig(blanket_budget=1e-9), 10, 450_000) == BlanketExtent(1, 200)
+    found = blanket_extent(UnlearnConfig(blanket_budget=1e-9), 10, 450_000)
+    assert found == BlanketExtent(1, 250)
+    assert found.passes == 1000

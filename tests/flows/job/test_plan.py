@@ -22,8 +22,8 @@ from oubli.registry.training.how_trained import HowTrained, SettingsSource
 HOW = HowTrained(TrainingSettings(Optimiser.ADAM, 0.01, 10, 30), SettingsSource.RECIPE)
 SIZES = Sizes(n=1000, r=990, m=10, k=100, t=50, row_bytes=8, parameter_bytes=400)
 CONFIG = UnlearnConfig(surrogate_epochs=2, matching_steps=25, perturbations=100)
-# Gradients; 10 samples with 100 copies each; both models measured.
-EITHER = 3 * 10 + 1000 + 2 * (4 * 990 + 50 + 10)
+# Gradients; 10 samples with 100 copies each, at 4 passes a copy; both models measured.
+EITHER = 3 * 10 + 4000 + 2 * (4 * 990 + 50 + 10)
 
 
 def test_what_matching_costs() -> None:
