@@ -1,156 +1,157 @@
-"""What is measured on an updated model, beside models retrained without the removed samples.
+"""How near a model is to retraining, from the outputs that were recorded of it.
 
-Axes: m removed samples, n - m retained samples, d parameters.
+Axes: j retrained models, k samples, C classes.
+
+Every divergence is KL(mean retrained prediction || model), in nats. A retrained model is compared with the mean of the
+*others*, which gives the floor; every model is then compared with each of these leave-one-out means, and the average
+taken, so that floor and figure are of means over as many models.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+import torch
 from torch import Tensor
 
-from benchmarks.unlearning.removals import Removal
-from benchmarks.unlearning.trainings import Trained
-from oubli.components.gate.evidence import GateEvidence
-from oubli.components.gate.limits import GateLimits
-from oubli.components.gate.verdict import judge
-from oubli.components.measures.evaluation import parameter_distance, prediction_divergence, tug_of_war
-from oubli.components.measures.measurement import Measurement, measure
-from oubli.components.measures.membership import membership_inference
-from oubli.components.measures.relearning import relearn
-from oubli.components.model.objective import Objective
-from oubli.components.model.samples import Samples
+from oubli.components.measures.membership import membership_auc
 
-RELEARNING_EPOCHS = 30
+PARTS = ("U", "R", "test")
 
 
-def figures(model: Measurement) -> dict[str, object]:
-    """Under the names of the results' lines: loss and accuracy on the removed, retained and test samples, the retained
-    gradient's norm, and the area under the curve of membership inference on the removed against the test samples."""
-    found: dict[str, object] = {"retained_gradient": model.gradient_norm, "membership_auc": _membership(model)}
-    for name in ("forget", "retained", "test"):
-        one = getattr(model.sets, name)
-        found[f"{name}_loss"] = one.loss
-        found[f"{name}_accuracy"] = one.accuracy
-    return found
+def log_softmax(outputs: Tensor) -> Tensor:
+    return torch.log_softmax(outputs.to(torch.float64), 1)
+
+
+def margins(outputs: Tensor, labels: Tensor) -> Tensor:
+    """(k,) log-odds of the label against the best other class."""
+    logits = outputs.to(torch.float64)
+    own = logits.gather(1, labels[:, None])[:, 0]
+    return own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
+
+
+def divergence(first: Tensor, second: Tensor) -> float:
+    """Mean KL(first || second) of log-probabilities (k, C)."""
+    # A probability of 0 contributes nothing, whatever its logarithm.
+    return float((first.exp() * (first - second)).nan_to_num(0.0).sum(1).mean())
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The original and the retrained models of one removal, and their figures, computed once."""
+class Outputs:
+    """One model: logits (k, C) by sample set, and its accuracy on all of R."""
 
-    removal: Removal
-    original: Trained
-    retrained: tuple[Trained, ...]
+    tables: Mapping[str, Tensor]
+    accuracy: float
 
-    @cached_property
-    def removed(self) -> Samples:
-        return self.removal.removed
 
-    @cached_property
-    def retained(self) -> Samples:
-        return self.removal.retained
+@dataclass(frozen=True)
+class Ruler:
+    """The retrained models of one cell, at least 2, and the labels of its sample sets."""
 
-    @cached_property
-    def before(self) -> Measurement:
-        """Of the original."""
-        return self._measure(self.original.objective, self.original.theta)
+    retrained: Sequence[Outputs]
+    labels: Mapping[str, Tensor]
 
     @cached_property
-    def targets(self) -> tuple[Measurement, ...]:
-        """Of each retrained model."""
-        return tuple(self._measure(one.objective, one.theta) for one in self.retrained)
+    def _predictions(self) -> dict[str, Tensor]:
+        """(j, k, C) log-probabilities."""
+        return {part: torch.stack([log_softmax(one.tables[part]) for one in self.retrained]) for part in PARTS}
 
     @cached_property
-    def floor(self) -> float | None:
-        """Mean divergence on the removed samples of retraining with other seeds from retraining; None for one seed."""
-        first, others = self.retrained[0], self.retrained[1:]
-        return fmean(self._divergence(first, one.objective, one.theta) for one in others) if others else None
-
-    @cached_property
-    def retained_membership(self) -> float:
-        """How well membership inference on the original tells training samples from test samples."""
-        train, test = self.removal.data.train, self.removal.data.test
-        found = membership_inference(self.original.objective, self.original.theta, train, test)
-        assert found is not None
-        return found.auc
-
-    def _measure(self, objective: Objective, theta: Tensor) -> Measurement:
-        return measure(objective, theta, self.removed, self.retained, self.removal.data.test)
-
-    def divergence(self, objective: Objective, theta: Tensor) -> float:
-        """Mean divergence of a model's predictions on the removed samples from those of the retrained model."""
-        return self._divergence(self.retrained[0], objective, theta)
-
-    def divergence_from_others(self, objective: Objective, theta: Tensor) -> float | None:
-        """The same from the models that were retrained with other seeds."""
-        others = self.retrained[1:]
-        return fmean(self._divergence(one, objective, theta) for one in others) if others else None
-
-    def _divergence(self, one: Trained, objective: Objective, theta: Tensor) -> float:
-        found = prediction_divergence((one.objective, one.theta), (objective, theta), self.removed)
-        assert found is not None
+    def _means(self) -> dict[str, list[Tensor]]:
+        """Without each retrained model in turn, the mean of the others' predictions, as log-probabilities."""
+        found = {}
+        for part, predictions in self._predictions.items():
+            count = len(predictions)
+            others = [torch.cat([predictions[:out], predictions[out + 1 :]]) for out in range(count)]
+            found[part] = [torch.logsumexp(some, 0) - math.log(count - 1) for some in others]
         return found
 
-    def shared(self) -> dict[str, object]:
-        """The figures that every case of this removal carries, to be read beside its own."""
-        targets = [figures(one) for one in self.targets]
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """By part: a retrained model against the others, averaged."""
         return {
-            "m": self.removal.count,
-            "n": len(self.removal.data.train),
-            "d": self.original.objective.space.d,
-            "original": figures(self.before),
-            "retrained": {key: fmean(float(str(one[key])) for one in targets) for key in targets[0]},
-            "retrained_models": len(self.retrained),
-            "retained_membership_auc": self.retained_membership,
-            "original_divergence": self.divergence(self.original.objective, self.original.theta),
-            "floor": self.floor,
-            "floor_membership": _spread([_membership(one) for one in self.targets]),
-            "floor_test_accuracy": _spread([_accuracy(one) for one in self.targets]),
-            "retrain_seconds": fmean(one.seconds for one in self.retrained),
-            "train_gradient": self.original.gradient,
+            part: fmean(divergence(mean, own) for mean, own in zip(means, self._predictions[part], strict=True))
+            for part, means in self._means.items()
         }
 
-    def of_update(self, theta: Tensor, *, convex: bool) -> dict[str, object]:
-        """The figures of updated weights theta (d,) of the original's module."""
-        objective = self.original.objective
-        own = self._measure(objective, theta)
-        found: dict[str, object] = {
-            **figures(own),
-            "divergence": self.divergence(objective, theta),
-            "divergence_from_others": self.divergence_from_others(objective, theta),
-            "gradient_ratio": own.gradient_norm / self.before.gradient_norm,
-            "test_accuracy_off": abs(_accuracy(own) - fmean(_accuracy(one) for one in self.targets)),
-            "membership_off": abs(_membership(own) - fmean(_membership(one) for one in self.targets)),
-            "tug_of_war": fmean(float(tug_of_war(own.sets, one.sets) or 0.0) for one in self.targets),
+    @cached_property
+    def _margins(self) -> Tensor:
+        """(j, k) on U."""
+        return torch.stack([margins(one.tables["U"], self.labels["U"]) for one in self.retrained])
+
+    @cached_property
+    def _spread(self) -> float:
+        """Standard deviation of a sample's margin among retrained models, root mean square over U."""
+        return float(self._margins.var(0).mean().sqrt())
+
+    def accuracy(self, one: Outputs, part: str) -> float:
+        if part == "R":
+            return one.accuracy
+        return float((one.tables[part].argmax(1) == self.labels[part]).double().mean())
+
+    def membership(self, one: Outputs) -> float:
+        """Area under the curve of the loss, removed against test samples; NaN where a loss is."""
+        scores = [log_softmax(one.tables[part]).gather(1, self.labels[part][:, None]) for part in ("U", "test")]
+        if any(bool(score.isnan().any()) for score in scores):
+            return math.nan
+        return membership_auc(scores[0], scores[1]).auc
+
+    @cached_property
+    def targets(self) -> dict[str, float]:
+        """The retrained models' own figures, averaged."""
+        found = {f"accuracy_{part}": fmean(self.accuracy(one, part) for one in self.retrained) for part in PARTS}
+        found["membership"] = fmean(self.membership(one) for one in self.retrained)
+        return found | self._backdoor(self.retrained)
+
+    def _backdoor(self, models: Sequence[Outputs]) -> dict[str, float]:
+        if "triggered" not in self.labels:
+            return {}
+        labels = self.labels["triggered"]
+        return {
+            "backdoor": fmean(float((one.tables["triggered"].argmax(1) == labels).double().mean()) for one in models)
         }
-        if convex:
-            target = self.retrained[0].theta
-            found["distance"] = parameter_distance(theta, target, relative_to=self.original.theta)
-        return found
 
-    def relearning(self, objective: Objective, theta: Tensor) -> int | None:
-        """Epochs on the removed samples until their loss is the original's; None: not in RELEARNING_EPOCHS."""
-        goal = self.before.sets.forget.loss
-        return relearn(objective, theta, self.removed, goal=goal, max_epochs=RELEARNING_EPOCHS, seed=0).epochs
+    def figures(self, model: Outputs, original: Outputs, out: int | None = None) -> dict[str, float]:
+        """Of one model; `original` is the one that it was made from.
 
-
-def verdict(evidence: GateEvidence) -> dict[str, object]:
-    found = judge(evidence, GateLimits())
-    return {"verdict": found.decision.value, "reasons": [one.code.value for one in found.reasons]}
-
-
-def _membership(one: Measurement) -> float:
-    assert one.forget_membership is not None
-    return one.forget_membership.auc
-
-
-def _accuracy(one: Measurement) -> float:
-    assert one.sets.test.accuracy is not None
-    return one.sets.test.accuracy
+        Args:
+            out: The place of a retrained model that is measured itself, and compared with the others alone.
+        """
+        found = {}
+        for part in PARTS:
+            means = self._means[part] if out is None else [self._means[part][out]]
+            own = log_softmax(model.tables[part])
+            found[f"kl_{part}"] = fmean(divergence(mean, own) for mean in means)
+            found[f"accuracy_{part}"] = self.accuracy(model, part)
+        found["floors"] = found["kl_U"] / self.floor["U"]
+        kept = [place for place in range(len(self.retrained)) if place != out]
+        gaps = (margins(model.tables["U"], self.labels["U"]) - self._margins[kept].mean(0)) / self._spread
+        found["margin_gap"], found["margin_distance"] = float(gaps.mean()), float(gaps.abs().mean())
+        found["membership"] = self.membership(model)
+        found["membership_off"] = found["membership"] - self.targets["membership"]
+        changed = model.tables["R"].argmax(1) != original.tables["R"].argmax(1)
+        found["flips_R"] = float(changed.double().mean())
+        return found | self._backdoor([model])
 
 
-def _spread(values: list[float]) -> float:
-    return max(values) - min(values)
+class Quality:
+    """What a gate should say of a model: the bars that make one good or grossly bad.
+
+    A divergence alone makes none good: of samples that were hardly memorised, every model's is near the floor.
+    """
+
+    GOOD_FLOORS, GOOD_ACCURACY, GOOD_MEMBERSHIP = 1.25, 0.01, 0.1
+    BAD_FLOORS, BAD_ACCURACY = 3.0, 0.03
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float], targets: Mapping[str, float]) -> str:
+        """`good`, `bad` or `grossly bad`; what is not finite is grossly bad."""
+        floors, lost = figures["floors"], targets["accuracy_test"] - figures["accuracy_test"]
+        if not (floors <= cls.BAD_FLOORS and lost <= cls.BAD_ACCURACY):
+            return "grossly bad"
+        near = floors <= cls.GOOD_FLOORS and abs(figures["membership_off"]) <= cls.GOOD_MEMBERSHIP
+        return "good" if near and lost <= cls.GOOD_ACCURACY else "bad"

@@ -1,99 +1,67 @@
-"""The results as one JSON file, and as Markdown between two markers of a page."""
+"""The results as Markdown between two markers of a page."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.report import facts
-from benchmarks.unlearning.removals import SIZES
-from benchmarks.unlearning.store import Line
-from benchmarks.unlearning.strategies import Strategy
-from benchmarks.unlearning.summary import gate_summary, groups, mean_and_spread, missed_bars, number
+from benchmarks.unlearning.bars import (
+    BARS,
+    CELLS,
+    COMPARED,
+    Row,
+    known,
+    mapping,
+    missed_bars,
+    not_run,
+    number,
+    place_of,
+    reached,
+)
+from benchmarks.unlearning.methods.catalogue import CHAIN, METHODS
 
 START, END = "<!-- unlearning: figures -->", "<!-- unlearning: end of figures -->"
 
-GRID_PARTS = ("convex", "networks")
+ORDER = [
+    "retraining",
+    METHODS[0].name,
+    METHODS[1].name,
+    CHAIN.name,
+    *(method.name for method in METHODS[2:]),
+]
+SHORT_TABLE = ("nothing", "matching", "matching-chain", "fine-tuning-x1", "fine-tuning-x2", "fine-tuning-anchored")
+SHORT_TABLE += ("short-retraining", "newton", "newton-8-steps", "scrub", "neggrad-plus", "salun", "ssd")
 
+ROUNDING = 1e-12
 
-def write_json(path: Path, lines: Sequence[Line], run: Mapping[str, object]) -> dict[str, object]:
-    """Everything in one file: the run's facts, the summaries, and every case."""
-    grid = [line for line in lines if line["part"] in GRID_PARTS]
-    found: dict[str, object] = {
-        "machine": facts(),
-        "run": dict(run),
-        "missed_bars": [*missed_bars(grid), *_missed_elsewhere(lines)],
-        "gate": gate_summary(grid),
-        "groups": groups(grid),
-        "removals": _removals(grid),
-        "cases": [_own(line) for line in lines],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_lines_of(found), encoding="utf-8")
-    return found
+FIGURES = {
+    "floors": "KL U / floor",
+    "kl_U": "KL U",
+    "kl_R": "KL R",
+    "kl_test": "KL test",
+    "accuracy_U": "accuracy U",
+    "accuracy_R": "R",
+    "accuracy_test": "test",
+    "membership_off": "membership",
+    "margin_gap": "margin gap",
+    "flips_R": "flips R",
+}
+"""Columns of a cell's table."""
 
-
-SHARED = (
-    "m",
-    "n",
-    "d",
-    "original",
-    "retrained",
-    "retrained_models",
-    "retained_membership_auc",
-    "original_divergence",
-    "floor",
-    "floor_membership",
-    "floor_test_accuracy",
-    "retrain_seconds",
-    "train_gradient",
+RATES = {
+    "on_fitted_cells": "cells of the fit",
+    "on_other_cells": "other cells",
+    "leave_one_cell_out": "each cell, fitted on the others",
+}
+ACCEPTED = (
+    ("good", "good", "at least 90 %"),
+    ("bad", "bad", ""),
+    ("grossly_bad", "grossly bad", "at most 4 %"),
+    ("nothing", "nothing, where that is not good", "none"),
+    ("sabotaged", "saboteurs that are not good", "at most 5 %"),
+    ("retrained", "retrained", ""),
 )
-"""What all cases of one removal have in common."""
-
-REMOVAL = ("part", "problem", "size", "seed")
-
-
-def _removals(grid: Sequence[Line]) -> list[Line]:
-    """Each removal once, with what its cases share."""
-    first = {tuple(line[key] for key in REMOVAL): line for line in reversed(grid)}
-    return [{key: line[key] for key in (*REMOVAL, *SHARED) if key in line} for line in reversed(first.values())]
-
-
-def _own(line: Line) -> Line:
-    """A case without what its removal says already."""
-    left_out = SHARED if line["part"] in GRID_PARTS else ()
-    return {key: value for key, value in line.items() if key not in left_out}
-
-
-def _lines_of(results: Mapping[str, object]) -> str:
-    """JSON with one line per case and per group: short, and a change of one shows as one."""
-    parts = []
-    for name, value in results.items():
-        if isinstance(value, list) and value:
-            rows = ",\n".join(json.dumps(_short(one)) for one in value)
-            parts.append(f"{json.dumps(name)}: [\n{rows}\n]")
-        else:
-            parts.append(f"{json.dumps(name)}: {json.dumps(_short(value), indent=1)}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _short(value: object) -> object:
-    """The value with six significant digits in every number that is not whole."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _short(one) for key, one in value.items()}
-    return [_short(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _missed_elsewhere(lines: Sequence[Line]) -> list[str]:
-    """Bars of the other parts, which carry their own verdict as `met`."""
-    return [
-        f"{line['part']} {line.get('problem', '')} {line['strategy']}".replace("  ", " ")
-        for line in lines
-        if line["part"] not in GRID_PARTS and line.get("met") is False
-    ]
+"""What is counted, in words, and the bar."""
 
 
 def update_page(path: Path, text: str) -> None:
@@ -102,164 +70,130 @@ def update_page(path: Path, text: str) -> None:
     if START not in page:
         page = f"{page.rstrip()}\n\n{START}\n{END}\n".lstrip()
     before, _, rest = page.partition(START)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{START}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{START}\n\n{text.strip()}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def markdown(results: Mapping[str, object]) -> str:
-    """The tables of the results."""
-    found = _listed(results["groups"])
-    parts = [
-        _convex_table([one for one in found if one["part"] == "convex"]),
-        _network_tables([one for one in found if one["part"] == "networks"]),
-        _gate(results["gate"]),
-        _other_parts(_listed(results["cases"])),
-        _missed(results["missed_bars"]),
-        _machine(results["machine"]),
-    ]
+    """The tables."""
+    cells, rows, gate = (_sorted(_listed(results[name])) for name in ("cells", "rows", "gate"))
+    parts = [_reached(cells, rows), _missed(cells, rows), _not_run(cells), _floors(cells, rows)]
+    parts += [_rates(mapping(results["rates"])), _gate(cells, gate)]
+    parts += [_cell(cell, [row for row in rows if place_of(row) == place_of(cell)]) for cell in cells]
+    parts.append(", ".join(f"{name} {value}" for name, value in mapping(results["machine"]).items()))
     return "\n\n".join(part for part in parts if part)
 
 
-def _convex_table(found: Sequence[Line]) -> str:
-    rows = [one for one in found if one["strategy"] == Strategy.TWO_STEPS.value]
-    if not rows:
-        return ""
-    head = [
-        "problem",
-        "m",
-        "distance",
-        "gradient ratio",
-        "test accuracy off",
-        "membership off",
-        "seconds",
-        "retraining",
-    ]
-    keys = ("distance", "gradient_ratio", "test_accuracy_off", "membership_off", "seconds", "retrain_seconds")
-    body = [[str(one["problem"]), _size(one), *(_largest(one, key) for key in keys)] for one in rows]
-    return "### Convex, two steps (mean and standard deviation)\n\n" + table(head, body)
+def _reached(cells: Sequence[Row], rows: Sequence[Row]) -> str:
+    names = (*BARS, "all bars", "cells")
+    body = [[method, *(str(counts[name]) for name in names)] for method, counts in reached(cells, rows).items()]
+    return "### How many cells meet each bar\n\n" + table(["method", *names], body) if body else ""
 
 
-def _network_tables(found: Sequence[Line]) -> str:
-    parts = []
-    for problem in sorted({str(one["problem"]) for one in found}):
-        rows = [one for one in found if one["problem"] == problem]
-        head = ["m", "strategy", "divergence", "floor", "gradient ratio", "test accuracy", "membership off", "ToW"]
-        head += ["seconds", "refused", "accepted, missing a bar"]
-        keys = ("divergence", "floor", "gradient_ratio", "test_accuracy", "membership_off", "tug_of_war", "seconds")
-        body = [
-            [
-                _size(one),
-                str(one["strategy"]),
-                *(_largest(one, key) for key in keys),
-                f"{one['refused']}/{one['judged']}" if one["judged"] else "",
-                str(one["accepted_missing_bars"]) if one["accepted"] else "",
-            ]
-            for one in rows
-        ]
-        parts.append(f"### {problem}\n\n{table(head, body)}")
-    return "\n\n".join(parts)
-
-
-def _gate(gate: object) -> str:
-    assert isinstance(gate, Mapping)
-    if not gate["judged"]:
-        return ""
-    reasons = ", ".join(f"{name} {count}" for name, count in gate["reasons"].items())
-    return (
-        f"### The gate on networks\n\nOf {gate['judged']} updates it refused {_percent(gate['refused_share'])}. "
-        f"Of the {gate['accepted']} accepted, {_percent(gate['accepted_missing_bars_share'])} miss a bar; of the "
-        f"{gate['meeting_bars']} that meet all, it refused {_percent(gate['meeting_bars_refused_share'])}. "
-        f"Reasons: {reasons or 'none'}."
-    )
-
-
-def _other_parts(lines: Sequence[Line]) -> str:
-    parts = []
-    blanket = [line for line in lines if line["part"] == "blanket"]
-    if blanket:
-        parts.append(_blanket_table(blanket))
-    for part in ("cost", "determinism"):
-        rows = [line for line in lines if line["part"] == part]
-        if rows:
-            columns = _listed_names(rows[0].get("columns"))
-            body = [[_shown(line.get(name)) for name in columns] for line in rows]
-            parts.append(f"### {part.capitalize()}\n\n{table(columns, body)}")
-    return "\n\n".join(parts)
-
-
-SHOWN_DAMPING = 3.0
-SELECTIONS = ("l_foci", "top_gradient", "random")
-
-
-def _blanket_table(lines: Sequence[Line]) -> str:
-    """Means over the seeds at one damping; the JSON has the other."""
-    chosen = [line for line in lines if line["damping_factor"] == SHOWN_DAMPING]
-    head = ["problem", "m", "variant", "block"]
-    head += [f"{figure}, {selection}" for figure in ("divergence", "forgotten") for selection in SELECTIONS]
+def _missed(cells: Sequence[Row], rows: Sequence[Row]) -> str:
+    """Matching and its peers against the bars."""
     body = []
-    for problem, size, variant in dict.fromkeys((one["problem"], one["size"], one["variant"]) for one in chosen):
-        members = [one for one in chosen if (one["problem"], one["size"], one["variant"]) == (problem, size, variant)]
-        row = [str(problem), str(size), str(variant), _mean_of(members, "block_share")]
-        for figure in ("divergence", "forgotten"):
-            for selection in SELECTIONS:
-                # What moves all parameters is shown in the first column of the three.
-                wanted = ("full", selection) if selection == SELECTIONS[0] else (selection,)
-                row.append(_mean_of([one for one in members if one["selection"] in wanted], figure))
-        body.append(row)
-    return (
-        f"### Blanket\n\nAt a damping of {SHOWN_DAMPING:g} mean diagonal curvatures, means over the seeds. "
-        f"`all parameters` stands in the first of each three columns.\n\n{table(head, body)}"
-    )
+    for cell in cells:
+        own = {str(row["method"]): row for row in rows if place_of(row) == place_of(cell)}
+        missed = {name: missed_bars(cell, own[name]) for name in COMPARED if name in own and known(cell)}
+        if missed:
+            shown = [", ".join(missed[name]) or "all met" if name in missed else "" for name in COMPARED]
+            body.append([str(cell["problem"]), str(cell["set"]), *shown])
+    return "### Bars that are missed\n\n" + table(["problem", "set", *COMPARED], body) if body else ""
 
 
-def _mean_of(lines: Sequence[Line], key: str) -> str:
-    found = mean_and_spread(number(one, key) for one in lines)
-    return "" if found is None else f"{found[0]:.2g}"
+def _not_run(cells: Sequence[Row]) -> str:
+    missing = not_run(cells) if any(map(known, cells)) else []
+    return f"Not run: {'; '.join(missing)}." if missing else ""
 
 
-def _missed(missed: object) -> str:
-    assert isinstance(missed, list)
-    return "### Missed bars\n\n" + ("\n".join(f"- {one}" for one in missed) if missed else "None.")
+def _floors(cells: Sequence[Row], rows: Sequence[Row]) -> str:
+    """One line a method, one column a cell: KL on U in floors."""
+    head = ["KL on U, in floors", *(f"{cell['problem']}, {cell['set']}" for cell in cells)]
+    body = []
+    for method in SHORT_TABLE:
+        own = {place_of(row): row for row in rows if row["method"] == method}
+        if own:
+            body.append([method, *(_shown(own.get(place_of(cell), {}).get("floors")) for cell in cells)])
+    body.append(["floor, nats", *(_shown(mapping(cell["floor"])["U"]) for cell in cells)])
+    return "### Distance to retraining on the removed samples\n\n" + table(head, body)
 
 
-def _machine(machine: object) -> str:
-    assert isinstance(machine, Mapping)
-    return ", ".join(f"{name} {value}" for name, value in machine.items())
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _size(one: Line) -> str:
-    m = one["m"]
-    assert isinstance(m, list)
-    return str(one["size"]) if str(one["size"]) in SIZES[:4] else f"half a class ({m[0]:.0f})"
-
-
-def _largest(one: Line, key: str) -> str:
-    value = one[key]
-    if not isinstance(value, list):
+def _rates(rates: Row) -> str:
+    """How often the gate is wrong, beside the bars."""
+    columns = [mapping(rates[name]) for name in RATES]
+    if not any(number(mapping(one["good"]), "models") for one in columns):
         return ""
-    mean, spread = value
-    return f"{mean:.2g}" if spread == 0 else f"{mean:.2g} ± {spread:.1g}"
+    body = []
+    for name, shown, bar in ACCEPTED:
+        counts = [mapping(one[name]) for one in columns]
+        body.append([shown, *(f"{one['accepted']}/{one['models']}" for one in counts), bar])
+    head = ["accepted", *(f"{shown}, {one['cells']}" for shown, one in zip(RATES.values(), columns, strict=True))]
+    limits = ", ".join(f"{name} {value}" for name, value in mapping(rates["limits"]).items())
+    note = f"The limits: {limits}. They were fitted on {rates['fitted_on']}."
+    return f"### How often the gate is wrong\n\n{note}\n\n{table([*head, 'bar'], body)}"
+
+
+def _gate(cells: Sequence[Row], rows: Sequence[Row]) -> str:
+    """By cell: accepted, of how many."""
+    body = []
+    for cell in cells:
+        own = [row for row in rows if place_of(row) == place_of(cell)]
+        every = ("good", "bad", "grossly bad")
+        counts = [_counted(own, "quality", one) for one in every]
+        counts += [_counted(own, "method", one) for one in ("nothing", "matching")]
+        counts += [_counted(own, "group", one) for one in ("saboteur", "reference")]
+        body.append([str(cell["problem"]), str(cell["set"]), *counts])
+    head = ["problem", "set", "good", "bad", "grossly bad", "nothing", "matching", "saboteurs", "retrained"]
+    return "### What the gate accepts\n\n" + table(head, body) if body else ""
+
+
+def _counted(rows: Sequence[Row], key: str, value: str) -> str:
+    chosen = [row for row in rows if row[key] == value]
+    return "/".join(str(sum(int(number(row, name)) for row in chosen)) for name in ("accepted", "models"))
+
+
+def _cell(cell: Row, rows: Sequence[Row]) -> str:
+    """One line a method; a figure that misses its bar is bold."""
+    backdoor = any("backdoor" in row for row in rows)
+    body = []
+    for row in sorted(rows, key=lambda row: _rank(row["method"])):
+        judged = known(cell) and row["method"] != "retraining"
+        missed = {BARS[bar] for bar in missed_bars(cell, row)} if judged else set()
+        shown = {key: f"**{_shown(row.get(key))}**" if key in missed else _shown(row.get(key)) for key in row}
+        again = cell.get("relearning") if row["method"] == "retraining" else row.get("relearning")
+        again = "> 30" if again is None else again
+        line = [str(row["method"]), *(shown.get(key, "") for key in FIGURES)]
+        line += ["" if again == "not measured" else str(again), shown.get("share", "")]
+        failed = f", {row['failed']} failed" if row.get("failed") else ""
+        line.append(f"{row['accepted']}/{row['models']}{failed}")
+        body.append([*line, shown.get("backdoor", "")] if backdoor else line)
+    head = ["method", *FIGURES.values(), "relearning", "cost", "accepted"]
+    title = f"### {cell['problem']}: {cell['set']}, m = {cell['m']}"
+    note = f"{cell['originals']} original and {cell['retrained']} retrained models."
+    return f"{title}\n\n{note}\n\n{table([*head, 'backdoor'] if backdoor else head, body)}"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def _sorted(rows: Sequence[Row]) -> list[Row]:
+    """In the grid's order."""
+    order = [(problem.name, kind.value) for problem, kind in CELLS]
+    return sorted(rows, key=lambda row: order.index(place_of(row)) if place_of(row) in order else len(order))
+
+
+def _rank(method: object) -> int:
+    return ORDER.index(str(method)) if method in ORDER else len(ORDER)
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "0" if abs(value) < ROUNDING else f"{value:.3g}"
+    return "" if value is None else str(value)
 
 
-def _percent(value: object) -> str:
-    return f"{100 * value:.0f} %" if isinstance(value, int | float) else "none"
-
-
-def _listed(value: object) -> list[Line]:
+def _listed(value: object) -> list[Row]:
     assert isinstance(value, list)
     return value
-
-
-def _listed_names(value: object) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else []

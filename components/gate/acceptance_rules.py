@@ -8,8 +8,8 @@ passes by no allowance. Where the original itself is within the limits, without 
 forget. What it *overshot* shows in what it says of held-out samples, in the loss on the removed ones, and in their rank
 among all pairs of a sample and a class.
 
-What an earlier form of the rules missed and refused in error stands in `error_rates`. They separate failures; they do
-not certify closeness. Auditors and surrogate share the bias of short training.
+What the rules miss and what they refuse in error stands in `error_rates`. They separate failures; they do not certify
+closeness. Auditors and surrogate share the bias of short training.
 """
 
 from __future__ import annotations

@@ -1,87 +1,96 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.unlearning.cases import TimeLimitReached, time_limit
-from benchmarks.unlearning.store import CaseStore
+from benchmarks.unlearning.__main__ import main
+from benchmarks.unlearning.methods.catalogue import METHODS
+from benchmarks.unlearning.problems import CNN, DIGITS, QUICK_GRID, RemovalKind, bench
+from benchmarks.unlearning.running import Plan, run_all
+from benchmarks.unlearning.store import Record, Store
 
-ROOT = Path(__file__).parents[3]
-
-
-def test_the_store_forgets_a_line_that_was_cut_off(tmp_path):
-    path = tmp_path / "cases.jsonl"
-    store = CaseStore(path)
-    store.add({"key": "a", "seconds": 1.0})
-    store.add({"key": "b", "seconds": 2.0})
-    path.write_text(path.read_text(encoding="utf-8")[:-8], encoding="utf-8")
-    again = CaseStore(path)
-    assert "a" in again
-    assert "b" not in again
-    again.add({"key": "b", "seconds": 3.0})
-    assert CaseStore(path).get("b") == {"key": "b", "seconds": 3.0}
+NOWHERE = Path("nowhere")
 
 
-def test_a_case_that_takes_too_long_is_broken_off():
-    started = time.perf_counter()
-    with pytest.raises(TimeLimitReached), time_limit(0.1):
-        time.sleep(5)
-    assert time.perf_counter() - started < 4
+@pytest.mark.parametrize(
+    ("pattern", "names", "wanted"),
+    [
+        ("images-cnn", ("images-cnn", "random", "matching"), True),
+        ("images-cnn/*/matching", ("images-cnn", "random", "matching"), True),
+        ("images-cnn/*/matching", ("images-cnn", "random", "newton"), False),
+        ("images-cnn/*/matching", ("images-cnn", "random"), True),
+        ("images-cnn/random", ("images-cnn", "cluster"), False),
+        ("images-*", ("intents-encoder",), False),
+    ],
+)
+def test_a_pattern_names_a_part(pattern, names, wanted):
+    assert Plan((), Store(NOWHERE), NOWHERE, (pattern,)).wants(*names) is wanted
 
 
-def test_a_time_limit_leaves_another_s_timer_running():
-    before = signal.getitimer(signal.ITIMER_REAL)[0]
-    handler = signal.getsignal(signal.SIGALRM)
-    with time_limit(100.0):
-        pass
-    after = signal.getitimer(signal.ITIMER_REAL)[0]
-    assert signal.getsignal(signal.SIGALRM) is handler
-    assert (after == 0) == (before == 0)
-    assert after <= before
+def test_a_problem_without_its_data_is_skipped_and_said_to_be(tmp_path):
+    told: list[str] = []
+    run_all(Plan(((CNN, RemovalKind.RANDOM),), Store(tmp_path), tmp_path / "empty"), told.append)
+    assert len(told) == 1
+    assert "images-cnn" in told[0]
 
 
-def quick(folder: Path, *options: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "benchmarks.unlearning", "--quick", *options, "--folder", str(folder)]
-    files = ["--output", str(folder / "results.json"), "--page", str(folder / "page.md"), "--plots", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OUBLI_DATA": str(folder / "nothing here")}
-    done = subprocess.run([*command, *files], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    # 1 is a missed bar, or a crash: only the first writes results.
-    assert (folder / "results.json").is_file(), done.stderr
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert done.returncode == (1 if results["missed_bars"] else 0), done.stdout
-    return results
+def test_a_training_is_kept_and_found_by_samples_and_seed(tmp_path):
+    ready, store = bench(DIGITS, NOWHERE), Store(tmp_path)
+    few = ready.train.select(torch.arange(40))
+    first = store.trained(ready, few, 0)
+    files = list(tmp_path.rglob("*.pt"))
+    again = store.trained(ready, few, 0)
+    assert list(tmp_path.rglob("*.pt")) == files
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    store.trained(ready, few, 1)
+    store.trained(ready, ready.train.select(torch.arange(1, 41)), 0)
+    assert len(list(tmp_path.rglob("*.pt"))) == 3
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    cell = Store(tmp_path).cell("images-cnn", RemovalKind.RANDOM)
+    record = Record({"U": torch.rand(3, 2)}, 0.5, {"method": "matching", "original": 0}, "digest")
+    cell.write("matching-0", record)
+    found = cell.read("matching-0")
+    assert found is not None
+    assert torch.equal(found.outputs["U"], record.outputs["U"])
+    assert (found.accuracy, found.facts, found.digest) == (0.5, record.facts, "digest")
+    assert cell.read("newton-0") is None
+    assert cell.names() == ["matching-0"]
+
+
+def quick(folder: Path, *options: str) -> dict[str, list[dict[str, object]]]:
+    assert main(["--quick", "--folder", str(folder), *options]) == 0
+    found: dict[str, list[dict[str, object]]] = json.loads((folder / "unlearning.json").read_text(encoding="utf-8"))
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_quick_run_measures_every_part_and_goes_on_where_it_stopped(tmp_path):
-    results = quick(tmp_path)
-    cases = results["cases"]
-    assert {one["part"] for one in cases} == {"convex", "networks", "determinism", "blanket", "cost"}
-    convex = [one for one in cases if one["strategy"] == "two_steps"]
-    assert len(convex) == 2
-    assert all(one["distance"] < 1e-3 and one["gradient_ratio"] < 1e-3 for one in convex)
-    networks = {one["strategy"] for one in cases if one["part"] == "networks"}
-    assert {"nothing", "l_foci", "random", "full_ekfac", "full_finite_difference", "one_at_a_time"} <= networks
-    images = [one for one in cases if (one["part"], one["problem"]) == ("networks", "digits-cnn")]
-    blocks = {one["strategy"]: one.get("block_parameters") for one in images}
-    assert blocks["random"] <= blocks["l_foci"]
-    assert all(one["same_bits"] for one in cases if one["part"] == "determinism")
-    assert "### digits-cnn" in (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert len(list(tmp_path.glob("unlearning-*.svg"))) == 4
-    # One case was lost: it alone is run again, and everything else is as it was.
-    path = tmp_path / "cases.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lost = next(line for line in lines if json.loads(line)["strategy"] == "two_steps")
-    path.write_text("".join(f"{line}\n" for line in lines if line != lost), encoding="utf-8")
-    again = quick(tmp_path, "--only", "convex")
-    assert path.read_text(encoding="utf-8").splitlines()[:-1] == [line for line in lines if line != lost]
-    found = next(one for one in again["cases"] if one["key"] == json.loads(lost)["key"])
-    assert found["weights"] == json.loads(lost)["weights"]
+@pytest.mark.timeout(600)
+def test_a_quick_run_measures_every_method_and_goes_on_where_it_stopped(tmp_path):
+    found = quick(tmp_path)
+    assert {one["set"] for one in found["cells"]} == {kind.value for _, kind in QUICK_GRID}
+    own = {str(one["method"]): one for one in found["rows"] if one["set"] == "mislabelled"}
+    assert set(own) == {"retraining", *(method.name for method in METHODS)}
+    assert own["matching"]["floors"] < own["nothing"]["floors"] < own["wrong-targets"]["floors"]
+    assert own["wrong-samples"]["accepted"] == 0
+    assert (tmp_path / "unlearning-digits.svg").is_file()
+    assert "### digits: backdoor" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    # One method's record is lost, another's is of other settings: these two alone are made again.
+    cell = Store(tmp_path).cell("digits", RemovalKind.BACKDOOR)
+    (cell.folder / "scrub-0.pt").unlink()
+    stale = cell.read("ssd-0")
+    assert stale is not None
+    cell.write("ssd-0", Record(stale.outputs, stale.accuracy, stale.facts, "of other settings"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/**/*-0.pt")}
+    again = quick(tmp_path, "--only", "digits/backdoor")
+    changed = {path.stem for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"ssd-0"}
+    assert cell.read("scrub-0") is not None
+    assert {one["set"] for one in again["rows"]} == {one["set"] for one in found["rows"]}
+    assert [one for one in again["rows"] if one["set"] == "mislabelled"] == [
+        one for one in found["rows"] if one["set"] == "mislabelled"
+    ]

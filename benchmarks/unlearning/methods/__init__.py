@@ -1,0 +1,1 @@
+"""Ways to remove samples, each a function from a `Task` to a `ModelState`; `catalogue` lists them."""
