@@ -191,7 +191,7 @@ def _snapshot_tags(
 ) -> dict[str, str]:
     """Keep the curvature snapshot where it is wanted, or a convex model's factor; the version tags that point to it."""
     record = trained.recipe.record
-    if wanted is None and record.convex and record.l2 > 0:
+    if wanted is None and record.convex and record.l2 > 0 and secant is None:
         return keep_factor(settings.store_root, trained.objective, trained.train, budget_bytes=settings.memory_bytes)
     if wanted is None:
         wanted = not record.convex
