@@ -55,10 +55,10 @@ class ErrorRates:
 
 
 NETWORKS = ErrorRates(
-    good_refused=Share(2, 65),
-    bad_accepted=Share(16, 66),
-    grossly_bad_accepted=Share(1, 57),
-    removals=4,
+    good_refused=Share(5, 97),
+    bad_accepted=Share(39, 151),
+    grossly_bad_accepted=Share(2, 128),
+    removals=8,
     measured_on="from small image and text networks",
 )
 """Verdicts from two auditors, without a retrained model. What good and bad mean: benchmarks/unlearning/README.md."""
