@@ -15,7 +15,8 @@ from oubli.components.curvature.factors import restore_factor, take_factor
 from oubli.components.errors import NumericalError
 from oubli.components.model.frozen_head import on_head
 from oubli.registry.models import tags
-from oubli.registry.models.kept_tensors import TagNames, load_tensors, store_tensors
+from oubli.registry.models.kept_files import KeptFile
+from oubli.registry.models.kept_tensors import load_tensors, store_tensors
 
 if TYPE_CHECKING:
     from oubli.components.curvature.factors import CurvatureFactor
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from oubli.components.model.samples import SampleSource
     from oubli.registry.models.model_registry import RegisteredVersion
 
-_FOLDER = "factors"
-_TAGS = TagNames(tags.FACTOR, tags.FACTOR_SHA256)
+_FILE = KeptFile(
+    "curvature factor",
+    "factors",
+    tags.FACTOR,
+    tags.FACTOR_SHA256,
+    without_it="a removal then passes over the retained samples",
+)
 
 
 def keep_factor(store_root: str, objective: Objective, source: SampleSource, *, budget_bytes: int) -> dict[str, str]:
@@ -50,7 +56,7 @@ def keep_factor(store_root: str, objective: Objective, source: SampleSource, *, 
 
 def store_factor(store_root: str, factor: CurvatureFactor) -> dict[str, str]:
     """Put a factor on the store; the version tags that point to it."""
-    return store_tensors(store_root, _FOLDER, factor.tensors(), factor.facts(), _TAGS)
+    return store_tensors(_FILE, store_root, factor.tensors(), factor.facts())
 
 
 def load_factor(version: RegisteredVersion) -> CurvatureFactor | None:
@@ -60,10 +66,10 @@ def load_factor(version: RegisteredVersion) -> CurvatureFactor | None:
         DigestMismatch: The bytes are not those that were registered.
         ConfigurationError: They hold no factor.
     """
-    kept = load_tensors(version, "curvature factor", _TAGS)
+    kept = load_tensors(_FILE, version)
     return None if kept is None else restore_factor(kept.tensors, kept.facts)
 
 
 def factor_tags(version: RegisteredVersion) -> dict[str, str]:
     """The tags of a version that point to its factor; empty where it has none."""
-    return {name: version.tags[name] for name in _TAGS if name in version.tags}
+    return _FILE.tags_of(version)

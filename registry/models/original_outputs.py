@@ -21,17 +21,20 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from oubli.registry.errors import DigestMismatch, ObjectMissing
 from oubli.registry.models import tags
-from oubli.registry.storage.digests import file_digest
+from oubli.registry.models.kept_files import KeptFile
 from oubli.registry.storage.scratch import temporary_folder
-from oubli.registry.storage.stores import open_local, store_for
-from oubli.registry.storage.uris import join
 
 if TYPE_CHECKING:
     from oubli.registry.models.model_registry import RegisteredVersion
 
-_FOLDER = "outputs"
+_FILE = KeptFile(
+    "table of the original model's outputs",
+    "outputs",
+    tags.OUTPUTS,
+    tags.OUTPUTS_SHA256,
+    without_it="outputs are then computed from what weights are left",
+)
 _SHAPE = b"shape"
 _TRAIN, _HELD_OUT = "train", "held_out"
 
@@ -98,10 +101,7 @@ def store_outputs(store_root: str, table: OutputTable) -> dict[str, str]:
     with temporary_folder() as folder:
         path = folder / "outputs.parquet"
         write_outputs(table, path)
-        digest = file_digest(path)
-        uri = join(store_root, _FOLDER, f"{digest}.parquet")
-        store_for(uri).upload(path, uri)
-    return {tags.OUTPUTS: uri, tags.OUTPUTS_SHA256: digest}
+        return _FILE.store(store_root, path)
 
 
 def load_outputs(version: RegisteredVersion) -> OutputTable | None:
@@ -113,17 +113,5 @@ def load_outputs(version: RegisteredVersion) -> OutputTable | None:
     Raises:
         DigestMismatch: The bytes are not those that were registered.
     """
-    uri = version.tags.get(tags.OUTPUTS)
-    if uri is None:
-        return None
-    try:
-        with open_local(uri) as path:
-            if (digest := file_digest(path)) != version.tags[tags.OUTPUTS_SHA256]:
-                raise DigestMismatch(
-                    f"The original model's outputs of {version.label} at {uri} have SHA-256 {digest}, but "
-                    f"{version.tags[tags.OUTPUTS_SHA256]} was registered.",
-                    remedy="Restore the object, or delete it: outputs are then computed from what weights are left.",
-                )
-            return read_outputs(path)
-    except ObjectMissing:
-        return None
+    with _FILE.opened(version) as path:
+        return None if path is None else read_outputs(path)

@@ -18,7 +18,8 @@ from oubli.components.curvature.snapshots.taking import restore_snapshot, take_s
 from oubli.components.errors import ConfigurationError, NumericalError
 from oubli.components.model.frozen_head import on_head
 from oubli.registry.models import tags
-from oubli.registry.models.kept_tensors import TagNames, load_tensors, store_tensors
+from oubli.registry.models.kept_files import KeptFile
+from oubli.registry.models.kept_tensors import load_tensors, store_tensors
 
 if TYPE_CHECKING:
     from oubli.components.curvature.secant import Secant
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
     from oubli.components.progress import Progress
     from oubli.registry.models.model_registry import RegisteredVersion
 
-_FOLDER = "snapshots"
 _WEIGHTS = "weights_sha256"
-_TAGS = TagNames(tags.SNAPSHOT, tags.SNAPSHOT_SHA256)
+_FILE = KeptFile(
+    "curvature snapshot",
+    "snapshots",
+    tags.SNAPSHOT,
+    tags.SNAPSHOT_SHA256,
+    without_it="a removal then passes over the retained samples",
+)
 
 
 def keep_snapshot(
@@ -84,7 +90,7 @@ def store_snapshot(store_root: str, snapshot: CurvatureSnapshot, weights_sha256:
         The version tags that point to it.
     """
     facts = {_WEIGHTS: weights_sha256, "snapshot": snapshot.facts()}
-    return store_tensors(store_root, _FOLDER, snapshot.tensors(), facts, _TAGS)
+    return store_tensors(_FILE, store_root, snapshot.tensors(), facts)
 
 
 def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureSnapshot | None:
@@ -101,7 +107,7 @@ def load_snapshot(version: RegisteredVersion, weights_sha256: str) -> CurvatureS
         DigestMismatch: The bytes are not those that were registered.
         ConfigurationError: They hold no snapshot.
     """
-    kept = load_tensors(version, "curvature snapshot", _TAGS)
+    kept = load_tensors(_FILE, version)
     if kept is None or kept.facts[_WEIGHTS] != weights_sha256:
         return None
     return restore_snapshot(kept.tensors, kept.facts["snapshot"])
