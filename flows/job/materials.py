@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
 from oubli.components.model.frozen_head import FrozenHead, frozen_head
+from oubli.components.model.gradients import RemovedGradient
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples, SampleSource
 from oubli.components.model.state import ModelState, moving_buffers
 from oubli.flows.job.account import Account
 from oubli.flows.job.choices import Choices
 from oubli.flows.job.data_side import DataSide
-from oubli.flows.job.facts import BLOCK, BlockFacts, Stage
+from oubli.flows.job.facts import BLOCK, GRADIENTS, BlockFacts, Stage
 from oubli.flows.job.model_side import ModelSide
 from oubli.registry.models.snapshots import load_snapshot
 from oubli.registry.models.weights import load_weights, weights_digest
@@ -122,6 +123,13 @@ class Materials:
             return self.data.removed
         # In one batch: there are few of them.
         return next(iter(self.head.features(self.data.removed).batches(len(self.data.removed))))
+
+    @cached_property
+    def removed_gradient(self) -> RemovedGradient:
+        """The removed samples' gradient, as its own stage left it."""
+        with self.job.area.open(Stage.GRADIENTS, GRADIENTS) as path:
+            total = load_weights(path)["sum"].to(self.theta)
+        return RemovedGradient(total, len(self.data.new_ids))
 
     @cached_property
     def retained(self) -> SampleSource:

@@ -7,13 +7,13 @@ Axes: d trained parameters.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from oubli.components.curvature.kinds import curvature_builder
-from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot, SnapshotForm
+from oubli.components.curvature.snapshots.snapshot import CurvatureSnapshot
 from oubli.components.errors import ConfigurationError, IndefiniteCurvature, NumericalError
 from oubli.components.measures.evaluation import retained_gradient_norm
 from oubli.components.progress import Progress
@@ -23,7 +23,8 @@ from oubli.components.removal.one_at_a_time import one_at_a_time
 from oubli.components.removal.update import RemovalUpdate
 from oubli.flows.job.facts import WEIGHTS, Indefinite, Made, Unsolved
 from oubli.flows.job.materials import Materials
-from oubli.flows.updates.convex import convex_update, removed_gradient
+from oubli.flows.updates.convex import convex_update
+from oubli.flows.updates.tried import Tried
 from oubli.registry.models.weights import save_weights
 from oubli.registry.removals.unlearn_config import Order, SnapshotUse
 
@@ -37,10 +38,9 @@ def newton_update(
     curvature, damping, unused = materials.choices.curvature, materials.choices.damping().words, ""
     started = time.perf_counter()
     try:
-        convex = convex_update(materials, on_progress) if materials.choices.to_minimiser and block is None else None
-        tried = _from_snapshot(materials, block) if convex is None else _SnapshotStep(unused=convex.unused)
+        tried = _from_what_was_kept(materials, block, on_progress)
         unused = tried.unused
-        result = convex.update if convex else tried.update or _with_a_pass(materials, block, on_progress)
+        result = tried.update or _with_a_pass(materials, block, on_progress)
     except NumericalError as error:
         failed = Indefinite if isinstance(error, IndefiniteCurvature) else Unsolved
         return failed(
@@ -55,14 +55,14 @@ def newton_update(
     save_weights(materials.model.with_theta(theta).state_dict(), folder / WEIGHTS)
     return Made(
         seconds=seconds,
-        curvature=convex.form if convex else tried.form or curvature,
+        curvature=tried.form or curvature,
         damping=damping,
         snapshot_unused=unused,
         steps=result.steps,
         model_gradient=result.model_gradient,
         removal_gradient=result.removal_gradient,
         noise_sigma=noise,
-        factor={} if convex is None else convex.tags,
+        factor=tried.factor,
         # What the step reached can be seen without the noise alone.
         gradient_without_noise=(
             retained_gradient_norm(materials.objective, result.theta, materials.retained) if noise else None
@@ -70,19 +70,19 @@ def newton_update(
     )
 
 
-@dataclass(frozen=True)
-class _SnapshotStep:
-    """What came of the parent's snapshot: an update, or why it could not serve, or neither where none is taken."""
+def _from_what_was_kept(materials: Materials, block: Tensor | None, on_progress: Progress | None) -> Tried:
+    """By a convex model's factor, else from the snapshot, where this removal takes one of them."""
+    if materials.choices.to_minimiser and block is None:
+        tried = convex_update(materials, on_progress)
+        if tried.update is not None:
+            return tried
+    return _from_snapshot(materials, block)
 
-    update: RemovalUpdate | None = None
-    form: SnapshotForm | None = None
-    unused: str = ""
 
-
-def _from_snapshot(materials: Materials, block: Tensor | None) -> _SnapshotStep:
+def _from_snapshot(materials: Materials, block: Tensor | None) -> Tried:
     snapshot = _snapshot(materials)
     if snapshot is None:
-        return _SnapshotStep()
+        return Tried()
     # A few retained samples to find the damping by; a convex model needs none.
     probe = None if materials.model.record.convex else materials.some_retained(_PROBE_SAMPLES)
     try:
@@ -98,8 +98,8 @@ def _from_snapshot(materials: Materials, block: Tensor | None) -> _SnapshotStep:
         # A block that cuts through what the snapshot keeps whole.
         if materials.job.config.use_snapshot is SnapshotUse.ALWAYS:
             raise
-        return _SnapshotStep(unused=error.problem)
-    return _SnapshotStep(update, snapshot.form)
+        return Tried(unused=error.problem)
+    return Tried(update, snapshot.form)
 
 
 def _snapshot(materials: Materials) -> CurvatureSnapshot | None:
@@ -129,7 +129,7 @@ def _with_a_pass(materials: Materials, block: Tensor | None, on_progress: Progre
         ),
         curvature_samples=None if some is None else materials.some_retained(some),
     )
-    removed = removed_gradient(materials)
+    removed = materials.removed_gradient
     objective, theta, retained = materials.objective, materials.theta, materials.retained
     if config.order is Order.BATCH:
         return newton_removal(objective, theta, retained, removed, plan, block=block, on_progress=on_progress)
