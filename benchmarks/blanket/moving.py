@@ -11,18 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from benchmarks.blanket.problem import Problem, divergence, log_probabilities, mean_prediction, network
+from benchmarks.blanket.problem import Problem, first
+from benchmarks.unlearning.measures import divergence, log_softmax, mean_prediction, means_of_the_others
 from oubli.components.curvature.fisher import SampledFisher
 from oubli.components.model.gradients import gradient_sum
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
 from oubli.components.model.restriction import Restriction
 from oubli.components.model.samples import Samples
-from oubli.components.model.seeding import build_seeded
 from oubli.components.model.state import ModelState, output_table
 from oubli.components.removal.matching import MatchingData, MatchingPlan, match_targets
 from oubli.components.removal.surrogate import SurrogatePlan, train_surrogate
@@ -43,20 +44,21 @@ class Stand:
     teacher: Tensor
     hardness: Tensor
     reference: Tensor
-    predictions: list[Tensor]
+    predictions: Tensor
     accuracy: float
 
     @classmethod
     def of(cls, problem: Problem, seed: int) -> Stand:
         objective = problem.original(seed)
         theta = objective.theta()
-        plan = SurrogatePlan(problem.settings)
-        found = train_surrogate(objective, theta, build_seeded(network, 1000 + seed), problem.retained, plan, seed=seed)
+        plan = SurrogatePlan(problem.bench.problem.recipe.settings)
+        fresh = problem.bench.build(1000 + seed)
+        found = train_surrogate(objective, theta, fresh, problem.retained, plan, seed=seed)
         surrogate = found.within(objective)
         teacher = output_table(objective, theta, problem.retained)
-        predictions = [
-            log_probabilities(output_table(one, one.theta(), problem.removed)) for one in problem.retrained()
-        ]
+        predictions = torch.stack(
+            [log_softmax(output_table(one, one.theta(), problem.removed)) for one in problem.retrained()]
+        )
         return cls(
             problem,
             objective,
@@ -64,8 +66,8 @@ class Stand:
             removal_targets(
                 cross_entropy,
                 surrogate_removed=output_table(surrogate, found.theta, problem.removed),
-                surrogate_held_out=output_table(surrogate, found.theta, problem.held_out),
-                original_held_out=output_table(objective, theta, problem.held_out),
+                surrogate_held_out=output_table(surrogate, found.theta, problem.bench.held_out),
+                original_held_out=output_table(objective, theta, problem.bench.held_out),
             ),
             teacher,
             hardness(cross_entropy, original=teacher, surrogate=output_table(surrogate, found.theta, problem.retained)),
@@ -76,11 +78,8 @@ class Stand:
 
     def floor(self, places: Tensor) -> float:
         """KL on the removed samples of one retrained model to the mean of the others."""
-        found = []
-        for left_out, own in enumerate(self.predictions):
-            others = [one for place, one in enumerate(self.predictions) if place != left_out]
-            found.append(divergence(mean_prediction(others)[places], own[places]))
-        return sum(found) / len(found)
+        own = self.predictions[:, places]
+        return fmean(divergence(mean, one) for mean, one in zip(means_of_the_others(own), own, strict=True))
 
     def matched(self, places: Tensor, block: Tensor | None, seed: int, power: float) -> tuple[ModelState, float]:
         """The model matched on the removed samples at `places`, at the plan's rate times (d / d_P)^power, and CPU
@@ -123,10 +122,10 @@ class Stand:
         moved = self.objective if state is None else state.within(self.objective)
         theta = self.theta if state is None else state.theta
         removed = output_table(moved, theta, self.problem.removed.select(places))
-        retained = output_table(moved, theta, _first(self.problem.retained, self.problem.scale.judged))
+        retained = output_table(moved, theta, first(self.problem.retained, self.problem.scale.judged))
         return {
-            "kl_removed": divergence(self.reference[places], log_probabilities(removed)),
-            "drift": divergence(log_probabilities(self.teacher[: len(retained)]), log_probabilities(retained)),
+            "kl_removed": divergence(self.reference[places], log_softmax(removed)),
+            "drift": divergence(log_softmax(self.teacher[: len(retained)]), log_softmax(retained)),
             "accuracy_change": _accuracy(moved, theta, _judged_test(self.problem)) - self.accuracy,
         }
 
@@ -137,12 +136,8 @@ def _timed(work: Callable[[], ModelState]) -> tuple[ModelState, float]:
     return found, time.process_time() - started
 
 
-def _first(samples: Samples, count: int) -> Samples:
-    return samples.select(torch.arange(min(count, len(samples))))
-
-
 def _judged_test(problem: Problem) -> Samples:
-    return _first(problem.test, 2 * problem.scale.judged)
+    return first(problem.bench.test, 2 * problem.scale.judged)
 
 
 def _accuracy(objective: Objective, theta: Tensor, samples: Samples) -> float:

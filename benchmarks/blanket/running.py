@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.blanket.evidence import moved_more, movement
 from benchmarks.blanket.moving import Stand
-from benchmarks.blanket.problem import OUTPUT_LAYER, Problem, Scale
+from benchmarks.blanket.problem import OUTPUT_LAYER, Problem, Scale, first
 from benchmarks.blanket.selecting import Candidates, Response, Selector
 from oubli.components.blocks.choosing import BlockChoice, select_block
 from oubli.components.errors import NumericalError
@@ -64,21 +64,22 @@ class Cases:
             file.write(json.dumps(self.lines[key]) + "\n")
 
 
-def retained_of_equal_label(problem: Problem) -> Samples:
-    """For each of the removed samples that are looked at, another retained one with its label."""
-    order = torch.randperm(len(problem.retained), generator=torch.Generator().manual_seed(1)).tolist()
+def retained_of_equal_label(removed: Samples, retained: Samples) -> Samples:
+    """For each of the removed samples, another retained one with its label."""
+    order = torch.randperm(len(retained), generator=torch.Generator().manual_seed(1)).tolist()
     taken: list[int] = []
-    for label in problem.removed.labels[: problem.scale.looked_at].tolist():
-        own = (one for one in order if int(problem.retained.labels[one]) == label and one not in taken)
+    for label in removed.labels.tolist():
+        own = (one for one in order if int(retained.labels[one]) == label and one not in taken)
         taken.append(next(own))
-    return problem.retained.select(torch.tensor(taken))
+    return retained.select(torch.tensor(taken))
 
 
 def run_selections(problem: Problem, original: int, cases: Cases) -> None:
     """Every sample's selections, of removed samples with two seeds: {response/candidates: positions of slices}."""
     scale = problem.scale
     selector = Selector.of(problem.original(original), problem.removed.inputs)
-    kinds = {"removed": _first(problem.removed, scale.looked_at), "retained": retained_of_equal_label(problem)}
+    removed = first(problem.removed, scale.looked_at)
+    kinds = {"removed": removed, "retained": retained_of_equal_label(removed, problem.retained)}
     for kind, samples in kinds.items():
         for place in range(scale.looked_at):
             for seed in (0, 1) if kind == "removed" else (0,):
@@ -202,7 +203,3 @@ def _blocks(
         blocks[f"random, {name}"] = of_size(BlockChoice.RANDOM, size)
         blocks[f"top gradient, {name}"] = of_size(BlockChoice.TOP_GRADIENT, size)
     return blocks
-
-
-def _first(samples: Samples, count: int) -> Samples:
-    return samples.select(torch.arange(count))

@@ -40,6 +40,16 @@ def divergence(first: Tensor, second: Tensor) -> float:
     return float((first.exp() * (first - second)).nan_to_num(0.0).sum(1).mean())
 
 
+def mean_prediction(predictions: Tensor) -> Tensor:
+    """(k, C): the log of the mean of several models' probabilities, from their log-probabilities (j, k, C)."""
+    return torch.logsumexp(predictions, 0) - math.log(len(predictions))
+
+
+def means_of_the_others(predictions: Tensor) -> list[Tensor]:
+    """Without each of j models in turn, the mean of the others' predictions, as log-probabilities (k, C)."""
+    return [mean_prediction(torch.cat([predictions[:out], predictions[out + 1 :]])) for out in range(len(predictions))]
+
+
 @dataclass(frozen=True)
 class Outputs:
     """One model: logits (k, C) by sample set, and its accuracy on all of R."""
@@ -63,12 +73,7 @@ class Ruler:
     @cached_property
     def _means(self) -> dict[str, list[Tensor]]:
         """Without each retrained model in turn, the mean of the others' predictions, as log-probabilities."""
-        found = {}
-        for part, predictions in self._predictions.items():
-            count = len(predictions)
-            others = [torch.cat([predictions[:out], predictions[out + 1 :]]) for out in range(count)]
-            found[part] = [torch.logsumexp(some, 0) - math.log(count - 1) for some in others]
-        return found
+        return {part: means_of_the_others(predictions) for part, predictions in self._predictions.items()}
 
     @cached_property
     def floor(self) -> dict[str, float]:

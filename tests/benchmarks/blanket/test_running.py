@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.blanket.problem import Problem, Scale
+from benchmarks.blanket.problem import Scale
 from benchmarks.blanket.running import Cases, Selections, removal_sets, retained_of_equal_label
 from oubli.components.model.samples import Samples
 
@@ -23,11 +23,10 @@ def test_sets_of_one_of_some_and_of_all() -> None:
     ]
 
 
-def test_each_retained_partner_has_the_removed_samples_label_and_is_taken_once(tmp_path: Path) -> None:
+def test_each_retained_partner_has_the_removed_samples_label_and_is_taken_once() -> None:
     removed = Samples(torch.zeros(4, 1), torch.tensor([1, 1, 0, 1]))
     retained = Samples(torch.arange(10.0)[:, None], torch.arange(10) % 2)
-    problem = Problem(SCALE, retained, removed, retained, retained, retained, tmp_path)
-    found = retained_of_equal_label(problem)
+    found = retained_of_equal_label(removed, retained)
     assert found.labels.tolist() == [1, 1, 0, 1]
     assert len(set(found.inputs.flatten().tolist())) == 4
 
