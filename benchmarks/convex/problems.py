@@ -12,12 +12,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.unlearning.data import Data, load
-from benchmarks.unlearning.problems import Model as Network
-from benchmarks.unlearning.problems import Problem, Training, bench
+from benchmarks.unlearning.data import PADDING, Data, DataSet, load
+from benchmarks.unlearning.problems import halved
+from oubli.components.model.frozen_head import frozen_head
 from oubli.components.model.losses import cross_entropy
 from oubli.components.model.objective import Objective
 from oubli.components.model.samples import Samples
+from oubli.components.model.seeding import build_seeded
+from oubli.components.reference.models import cnn_batchnorm
+from oubli.components.reference.text_models import text_encoder
+from oubli.components.reference.training import fit_minibatch
+
+L2 = 1e-3
+
+BACKBONE_SAMPLES = 5000
+"""That a backbone is trained on: spare ones, or the training samples where there are none."""
 
 SIZES = (1, 10, 100, 1000)
 """Removed samples; half a class beside them."""
@@ -54,25 +63,49 @@ def problem(name: Name, folder: Path) -> Convex:
     """The samples of a problem; a head's features are computed."""
     match name:
         case Name.DIGITS:
-            return _convex(name, load(Data.DIGITS, folder).train, 10, 1e-3)
+            return _convex(name, load(Data.DIGITS, folder).train, 10)
         case Name.FASHION:
-            return _convex(name, load(Data.FASHION, folder, None).train, 10, 1e-3)
+            return _convex(name, load(Data.FASHION, folder, None).train, 10)
         case Name.CNN_HEAD:
-            settings = Problem(Data.FASHION, Network.CNN, 1e-2, Training(8), head=True, shrink=True, subset=50_000)
-            return _convex(name, bench(settings, folder).data.train, 10, 1e-3)
+            images = load(Data.FASHION, folder, 50_000)
+            small = replace(images, train=halved(images.train), spare=halved(images.spare))
+            return _convex(name, features(small, _cnn(small), l2=1e-2, epochs=8), 10)
         case Name.TEXT_HEAD:
-            settings = Problem(Data.BANKING, Network.ENCODER, 1e-3, Training(16), head=True)
-            return _convex(name, bench(settings, folder).data.train, 77, 1e-3)
+            texts = load(Data.BANKING, folder)
+            return _convex(name, features(texts, _encoder(texts), l2=1e-3, epochs=16), 77)
         case Name.LARGE_HEAD:
-            return _convex(name, _synthetic(200_000, 768, 100), 100, 1e-3)
+            return _convex(name, _synthetic(200_000, 768, 100), 100)
 
 
-def _convex(name: Name, samples: Samples, classes: int, l2: float) -> Convex:
-    features = Samples(samples.inputs.flatten(1).to(torch.float32), samples.labels)
-    module = nn.Linear(features.inputs.shape[1], classes).double()
+def features(data: DataSet, network: nn.Module, *, l2: float, epochs: int) -> Samples:
+    """The training samples as the features (n, I) of a network's head, which is trained here but for the head."""
+    own = data.spare.select(torch.arange(min(BACKBONE_SAMPLES, len(data.spare)))) if len(data.spare) else data.train
+    fit_minibatch(network, own, loss=cross_entropy, l2=l2, seed=0, epochs=epochs, batch_size=128, learning_rate=5e-3)
+    head = frozen_head(Objective(network, cross_entropy, l2, trained=("head",)), data.train)
+    assert head is not None
+    found = head.features(data.train)
+    assert isinstance(found, Samples)
+    return found
+
+
+def _cnn(data: DataSet) -> nn.Module:
+    channels, height, width = data.train.inputs.shape[1:]
+    return build_seeded(lambda: cnn_batchnorm(height, width, channels, data.classes), 0)
+
+
+def _encoder(data: DataSet) -> nn.Module:
+    vocabulary = data.vocabulary
+    assert vocabulary is not None
+    length = data.train.inputs.shape[1]
+    return build_seeded(lambda: text_encoder(vocabulary.size, length, data.classes, width=32, padding=PADDING), 0)
+
+
+def _convex(name: Name, samples: Samples, classes: int) -> Convex:
+    narrow = Samples(samples.inputs.flatten(1).to(torch.float32), samples.labels)
+    module = nn.Linear(narrow.inputs.shape[1], classes).double()
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
-    return Convex(name, features, Objective(module, cross_entropy, l2))
+    return Convex(name, narrow, Objective(module, cross_entropy, L2))
 
 
 def _synthetic(n: int, width: int, classes: int) -> Samples:

@@ -177,7 +177,7 @@ def bench(problem: Problem, folder: Path) -> Bench:
     data = load(problem.data, folder, problem.samples)
     train, test, spare = data.train, data.test, data.spare
     if problem.data is Data.FASHION:
-        train, test, spare = _halved(train), _halved(test), _halved(_first(spare, HELD_OUT))
+        train, test, spare = halved(train), halved(test), halved(_first(spare, HELD_OUT))
     if len(spare) < HELD_OUT // 2:
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
         half = min(HELD_OUT, len(test) // 2)
@@ -234,7 +234,8 @@ def _first(samples: Samples, count: int) -> Samples:
     return samples.select(torch.arange(min(count, len(samples))))
 
 
-def _halved(samples: Samples) -> Samples:
+def halved(samples: Samples) -> Samples:
+    """Images averaged over 2 x 2 pixels."""
     return Samples(functional.avg_pool2d(samples.inputs, 2), samples.labels) if len(samples) else samples
 
 
